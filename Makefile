@@ -1,0 +1,46 @@
+# make demo    serve a page on which a person uploads files
+# make test    check and test everything
+# make soak    the tests that take many minutes
+# make bench   measure against other servers
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test soak bench lint clean
+
+demo: $(VENV)/.demo
+	$(BIN)/upload-helper demo $(ARGS)
+
+test: lint
+	$(BIN)/pytest $(ARGS)
+
+soak: $(VENV)/.test
+	$(BIN)/pytest -m soak $(ARGS)
+
+bench: $(VENV)/.test
+	sh tests/setup-system nginx node npm
+	$(BIN)/python -m tests.bench $(ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) build dist plugin/*.egg-info tests/node/node_modules
+
+$(VENV)/.demo: setup.cfg pyproject.toml
+	sh tests/setup-system python-venv
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[server]'
+	touch $@
+
+$(VENV)/.test: setup.cfg pyproject.toml tests/setup-system tests/node/package.json
+	sh tests/setup-system python-venv node npm chromium
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[test]'
+	cd tests/node && npm install --silent --no-audit --no-fund
+	touch $@

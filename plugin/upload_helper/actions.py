@@ -1,0 +1,132 @@
+"""Endpoints that a host declares as an action of GBD WebSuite does, speaking that system's wire.
+
+A client posts an object to ``<prefix>/<command>``, or to ``<prefix>`` with ``cmd`` in the body, as JSON or msgpack.
+Success is 200 and the bare object; every error is its HTTP status and
+``{"status": 403, "error": {"code": 403, "info": "…"}}``, for the client tests nothing but ``error``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Blueprint, Response, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+
+from .config import Config
+from .errors import Error
+from .intake import check_same_site, largest_struct, read_chunk, read_struct, respond
+from .protocols import structs
+from .protocols.chunked import ChunkRequest
+from .state import current_state
+
+log = logging.getLogger("upload_helper")
+
+Handler = Callable[..., Any]
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+
+
+@dataclass(frozen=True)
+class _Command:
+    function: Handler
+    request_class: type
+
+
+class Actions(Blueprint):
+    """A blueprint of commands.
+
+    A host writes::
+
+        actions = Actions("survey", __name__, url_prefix="/_")
+
+        @actions.api("surveyUpload")
+        def upload(req, p: ChunkRequest) -> ChunkResponse:
+            require_role("surveyor")
+            return current_helper.handle_chunk_request(req, p)
+
+    A command is called with Flask's request and with its parameters, an instance of the dataclass that the second
+    argument is annotated with; it returns a dataclass or a dict.
+    """
+
+    def __init__(self, name: str, import_name: str, *, url_prefix: str = "/_", **options: Any) -> None:
+        super().__init__(name, import_name, url_prefix=url_prefix, **options)
+        self._commands: dict[str, _Command] = {}
+        # One rule for every path and method, so that an unknown command is answered in the client's language too.
+        for rule in ("", "/", "/<path:command>"):
+            self.add_url_rule(rule, "dispatch", self._dispatch, methods=_METHODS)
+        self.register_error_handler(Exception, _answer_any_error)
+
+    def api(self, command: str) -> Callable[[Handler], Handler]:
+        """Declare the decorated function as a command.
+
+        Raises TypeError unless its second argument is annotated with a dataclass, ValueError for a taken name.
+        """
+
+        def declare(function: Handler) -> Handler:
+            if command in self._commands:
+                raise ValueError(f"The command {command!r} is declared already.")
+            request_class = _request_class(function)
+            structs.schema(request_class)
+            self._commands[command] = _Command(function, request_class)
+            return function
+
+        return declare
+
+    def _dispatch(self, command: str = "") -> Response:
+        if request.method != "POST":
+            raise MethodNotAllowed(["POST"])
+        config = current_state().config
+        check_same_site(request, config)
+        command = command or request.args.get("cmd", "")
+        if command:
+            declared = self._command(command)
+            parameters = self._parameters(declared, config)
+        else:
+            # What the command is stands in the body, so for all that is known it is a chunk.
+            members = read_struct(request, config, largest_struct(config))
+            declared = self._command(members.get("cmd"))
+            parameters = structs.load(declared.request_class, members)
+        result = declared.function(request, parameters)
+        if result is None:
+            raise NotFound("The command gave no answer.")
+        return result if isinstance(result, Response) else respond(request, result)
+
+    def _command(self, name: object) -> _Command:
+        declared = self._commands.get(name) if isinstance(name, str) else None
+        if declared is None:
+            raise NotFound(f"There is no command {name!r}." if name else "The request names no command.")
+        return declared
+
+    @staticmethod
+    def _parameters(declared: _Command, config: Config) -> Any:
+        if issubclass(declared.request_class, ChunkRequest):
+            return read_chunk(request, config, declared.request_class)
+        return structs.load(declared.request_class, read_struct(request, config, config.max_request_size))
+
+
+def _request_class(function: Handler) -> type:
+    names = list(inspect.signature(function).parameters)
+    hint = typing.get_type_hints(function).get(names[1]) if len(names) == 2 else None
+    if not isinstance(hint, type):
+        raise TypeError(f"{function.__name__} must take (req, p: RequestClass), with a dataclass as RequestClass.")
+    return hint
+
+
+def _answer_any_error(error: Exception) -> Response:
+    """Answer every error, unexpected ones included, so that the client sees it as one."""
+    code, info = 500, "Internal Server Error"
+    if isinstance(error, Error):
+        code, info = error.status, f"{error} {error.remedy}".strip()
+    elif isinstance(error, HTTPException):
+        code = error.response.status_code if error.response is not None else error.code or 500
+        info = error.description or error.name
+    else:
+        log.error("The command failed.", exc_info=error)
+    answer = respond(request, {"status": code, "error": {"code": code, "info": info}}, code)
+    if isinstance(error, Error) and error.retry_after is not None:
+        answer.headers["Retry-After"] = str(error.retry_after)
+    return answer

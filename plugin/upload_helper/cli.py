@@ -1,0 +1,111 @@
+"""The commands ``flask uploads …``, for the operator of an application, and ``upload-helper …``."""
+
+from __future__ import annotations
+
+import time
+
+import click
+from flask.cli import AppGroup
+
+from .errors import Error
+from .protocols.chunked import StatusRequest, StatusResponse
+from .state import current_state
+from .version import __version__
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+uploads = AppGroup("uploads", help="Look after the uploads of this application.")
+
+
+@uploads.command("list")
+def list_() -> None:
+    """List all uploads: uid, state, share received, size, owner and name."""
+    service = current_state().service
+    for upload in service.uploads():
+        status = service.status(StatusRequest(upload.uploadUid), None)
+        share = 100 * status.receivedBytes // status.totalSize if status.totalSize else 100
+        columns = (
+            f"{upload.uploadUid}  {status.state:8}  {share:3} %  {_size(status.totalSize):>10}",
+            upload.owner or "-",
+            upload.fileName,
+        )
+        click.echo("  ".join(columns))
+
+
+@uploads.command()
+@click.argument("uid")
+def show(uid: str) -> None:
+    """Show one upload."""
+    service = current_state().service
+    try:
+        upload = service.peek(uid, None)
+        status = service.status(StatusRequest(uid), None)
+    except Error as error:
+        raise click.ClickException(str(error)) from None
+    for name, value in _rows(status).items():
+        click.echo(f"{name:10} {value}")
+    click.echo(f"{'owner':10} {upload.owner or '-'}\n{'path':10} {upload.path or '-'}")
+
+
+@uploads.command()
+@click.argument("uids", metavar="UID...", nargs=-1, required=True)
+def delete(uids: tuple[str, ...]) -> None:
+    """Delete uploads, finished or not."""
+    failed = False
+    for uid in uids:
+        try:
+            current_state().service.delete(uid, None)
+            click.echo(f"deleted {uid}")
+        except Error as error:
+            failed = True
+            click.echo(f"Error: {error}", err=True)
+    if failed:
+        raise SystemExit(1)
+
+
+@uploads.command()
+def sweep() -> None:
+    """Delete the uploads that nobody has written to for UPLOAD_HELPER_EXPIRY; for cron or a timer."""
+    click.echo(f"{current_state().service.sweep()} uploads deleted")
+
+
+@click.group()
+@click.version_option(__version__, package_name="flask-upload-helper")
+def main() -> None:
+    """Big files into Flask applications."""
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, help="Port to listen on; 0 lets the system choose.")
+@click.option("--workers", default=4, show_default=True, help="Processes.")
+@click.option("--threads", default=4, show_default=True, help="Threads of each process.")
+@click.option("--folder", type=click.Path(file_okay=False), help="Where files go.  [default: a temporary folder]")
+def demo(host: str, port: int, workers: int, threads: int, folder: str | None) -> None:
+    """Serve a page on which a person uploads files, under gunicorn."""
+    # Only this command needs the module below, and what it imports is an extra.
+    from importlib import import_module  # noqa: PLC0415
+
+    import_module("upload_helper.demo").serve(host, port, workers, threads, folder)
+
+
+def _rows(status: StatusResponse) -> dict[str, object]:
+    missing = sum(last - first + 1 for first, last in status.missing)
+    expires = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.expires)) if status.expires else "never"
+    return {
+        "uid": status.uploadUid,
+        "name": status.fileName,
+        "state": status.state,
+        "size": f"{status.totalSize} bytes",
+        "received": f"{status.receivedBytes} bytes",
+        "missing": f"{missing} of {status.chunkCount} chunks",
+        "expires": expires,
+    }
+
+
+def _size(count: float) -> str:
+    unit = 0
+    while count >= 1024 and unit < len(_UNITS) - 1:
+        count /= 1024
+        unit += 1
+    return f"{count:.1f} {_UNITS[unit]}" if unit else f"{count:.0f} B"

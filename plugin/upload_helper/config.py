@@ -1,0 +1,138 @@
+"""The settings: read once from a mapping with one prefix, checked, and frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+PREFIX = "UPLOAD_HELPER_"
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+
+class Durability(StrEnum):
+    """When bytes are forced to the disk. A killed process loses nothing under any of them; a power cut does."""
+
+    NONE = "none"
+    """Never by us: for tests and scratch folders."""
+    FINISH = "finish"
+    """Before a file is reported finished, and every half minute in between; the rest is asked for again."""
+    CHUNK = "chunk"
+    """Before every acknowledgement. A folder that several machines share needs this."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings of one application, named as in ``app.config`` without the prefix ``UPLOAD_HELPER_``."""
+
+    folder: Path
+    """Where uploads live. Set by the extension to ``instance_path/uploads`` unless configured."""
+    max_file_size: int = 16 * GIB
+    """Largest file in bytes."""
+    max_chunk_size: int = 64 * MIB
+    """Largest chunk in bytes."""
+    max_chunks: int = 1_000_000
+    """Largest number of chunks in one upload."""
+    max_request_size: int = 4 * MIB
+    """Largest body in bytes of an action's request that is not a chunk."""
+    allowed_extensions: frozenset[str] = frozenset()
+    """Extensions that may be uploaded, lower case, without the dot; empty allows all."""
+    max_open_uploads: int = 1000
+    """Largest number of unfinished uploads of one owner."""
+    max_owner_bytes: int = 64 * GIB
+    """Largest sum in bytes of the sizes of one owner's uploads, finished ones included until they are moved."""
+    min_free_space: int = 1 * GIB
+    """Bytes of the disk that no new upload may reserve."""
+    expiry: timedelta = timedelta(days=7)
+    """How long an upload is kept after the last write to it; zero keeps it until it is deleted."""
+    sweep_interval: timedelta = timedelta(minutes=10)
+    """How often creating an upload sweeps the folder on the way; zero leaves it to ``flask uploads sweep``."""
+    durability: Durability = Durability.FINISH
+    """When bytes are forced to the disk: ``none``, ``finish`` or ``chunk``."""
+    body_timeout: timedelta = timedelta(seconds=60)
+    """How long a client may be silent in the middle of a body, where the server lets us say so; zero is for ever."""
+    trusted_origins: frozenset[str] = field(default_factory=frozenset)
+    """Origins, as ``https://maps.example.org``, whose pages may send requests from another site."""
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any], *, folder: Path) -> Config:
+        """Read the keys that begin with the prefix; `folder` is used where none is configured.
+
+        Raises ValueError that names the key, the value and what is expected, also for a key that does not exist.
+        """
+        known = {PREFIX + f.name.upper(): f.name for f in fields(cls)}
+        given: dict[str, Any] = {"folder": folder}
+        for key, value in mapping.items():
+            if not key.startswith(PREFIX):
+                continue
+            if key not in known:
+                raise ValueError(f"{key} is not a setting. Known settings: {', '.join(sorted(known))}.")
+            name = known[key]
+            try:
+                given[name] = _READERS[name](value)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{key} = {value!r}: {error}") from None
+        return cls(**given)
+
+
+def _path(value: Any) -> Path:
+    if not isinstance(value, (str, Path)) or not str(value):
+        raise ValueError("a path is expected")
+    return Path(value).absolute()
+
+
+def _integer(low: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise ValueError(f"an integer of at least {low} is expected")
+        return value
+
+    return read
+
+
+def _duration(value: Any) -> timedelta:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = timedelta(seconds=value)
+    if not isinstance(value, timedelta) or value < timedelta(0):
+        raise ValueError("a timedelta or a number of seconds is expected, not below zero")
+    return value
+
+
+def _strings(value: Any) -> frozenset[str]:
+    if isinstance(value, str) or not all(isinstance(item, str) for item in value):
+        raise ValueError("a list of strings is expected")
+    return frozenset(value)
+
+
+def _extensions(value: Any) -> frozenset[str]:
+    return frozenset(item.lower().lstrip(".") for item in _strings(value))
+
+
+def _origins(value: Any) -> frozenset[str]:
+    origins = _strings(value)
+    for origin in origins:
+        if "://" not in origin or origin.endswith("/"):
+            raise ValueError(f"{origin!r} is not an origin; write it as https://maps.example.org, without a path")
+    return origins
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "folder": _path,
+    "max_file_size": _integer(0),
+    "max_chunk_size": _integer(1),
+    "max_chunks": _integer(1),
+    "max_request_size": _integer(1),
+    "allowed_extensions": _extensions,
+    "max_open_uploads": _integer(0),
+    "max_owner_bytes": _integer(0),
+    "min_free_space": _integer(0),
+    "expiry": _duration,
+    "sweep_interval": _duration,
+    "durability": Durability,
+    "body_timeout": _duration,
+    "trusted_origins": _origins,
+}

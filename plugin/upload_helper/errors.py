@@ -1,0 +1,142 @@
+"""Every error of the package: one tree, each with a code, an HTTP status, a text and what to do about it."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class Error(Exception):
+    """An upload, or a request about one, could not be served.
+
+    Hosts catch this class around ``get_upload`` and ``handle_chunk_request``. ``str(error)`` says what was wrong and
+    with which value, ``remedy`` what to do, ``data`` holds machine-readable details. ``code`` is stable and part of
+    the wire; ``status`` is the HTTP status that the error is answered with.
+    """
+
+    code: ClassVar[str] = "upload_error"
+    status: ClassVar[int] = 400
+    remedy: str = ""
+    retry_after: int | None = None
+    """Seconds after which asking again makes sense, or None where it never does by itself."""
+
+    def __init__(self, message: str, *, remedy: str | None = None, **data: Any) -> None:
+        super().__init__(message)
+        self.data = data
+        if remedy is not None:
+            self.remedy = remedy
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the body of the answer: ``error`` (text), ``code``, ``remedy`` and the members of ``data``."""
+        return {"error": str(self), "code": self.code, "remedy": self.remedy, **self.data}
+
+
+class InvalidRequestError(Error):
+    """A field or a header is missing, malformed, or contradicts what the upload was created with."""
+
+    code = "invalid_request"
+    remedy = "Correct the request; sending it again unchanged will fail again."
+
+
+class BodyCutError(Error):
+    """The body ended before all of its declared bytes had arrived."""
+
+    code = "body_cut"
+    remedy = "Send the chunk again; nothing of it was acknowledged."
+
+
+class BodyStalledError(Error):
+    """The client was silent for longer than ``UPLOAD_HELPER_BODY_TIMEOUT``."""
+
+    code = "body_stalled"
+    status = 408
+    remedy = "Send the chunk again; nothing of it was acknowledged."
+
+
+class ForbiddenError(Error):
+    """The host application does not allow this operation."""
+
+    code = "forbidden"
+    status = 403
+    remedy = "Sign in with an account that may do this."
+
+
+class NotFoundError(Error):
+    """There is no such upload, or it belongs to somebody else: the two are not told apart."""
+
+    code = "not_found"
+    status = 404
+    remedy = "Start a new upload by leaving uploadUid empty."
+
+
+class ChunkConflictError(Error):
+    """A chunk with this number is already there and has other bytes; the first one stands."""
+
+    code = "chunk_conflict"
+    status = 409
+    remedy = "If the file has changed, start a new upload."
+
+
+class SupersededError(Error):
+    """A newer request took this chunk over while this one was still sending."""
+
+    code = "superseded"
+    status = 409
+    remedy = "Nothing to do if the newer request is yours; otherwise send the chunk again."
+
+
+class IncompleteError(Error):
+    """The upload is not ready: chunks or bytes are missing."""
+
+    code = "incomplete"
+    status = 409
+    remedy = "Ask for the status and send what is missing."
+
+
+class TooLargeError(Error):
+    """A file, a chunk, a request or an owner's total is larger than the configuration allows."""
+
+    code = "too_large"
+    status = 413
+    remedy = "Send less, or ask the operator to raise the limit that is named."
+
+
+class UnsupportedTypeError(Error):
+    """The request's Content-Type or Content-Encoding is none that is understood, or the file's extension is refused."""
+
+    code = "unsupported_type"
+    status = 415
+    remedy = "Use one of the types that are named."
+
+
+class ChecksumMismatchError(Error):
+    """The bytes that arrived do not have the checksum that was declared; they were discarded."""
+
+    code = "checksum_mismatch"
+    status = 422
+    remedy = "Send the discarded bytes again."
+
+
+class TooManyUploadsError(Error):
+    """The owner has as many unfinished uploads as the configuration allows."""
+
+    code = "too_many_uploads"
+    status = 429
+    remedy = "Finish or cancel an unfinished upload first."
+    retry_after = 60
+
+
+class StorageError(Error):
+    """The storage folder is not as it must be: not writable, a planted link, an unreadable record."""
+
+    code = "storage_error"
+    status = 500
+    remedy = "The operator must look at the folder that UPLOAD_HELPER_FOLDER names."
+
+
+class StorageFullError(Error):
+    """The disk has no room. What was acknowledged stays good, and the upload goes on when there is room again."""
+
+    code = "storage_full"
+    status = 507
+    remedy = "Try again later; nothing that was acknowledged is lost."
+    retry_after = 60

@@ -1,0 +1,126 @@
+"""The helper that a host makes: configuration, state per application, wiring."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from flask import Blueprint, Flask, Request, current_app, has_app_context
+from werkzeug.local import LocalProxy
+
+from . import signals
+from .config import Config
+from .errors import Error
+from .intake import read_chunk
+from .protocols.chunked import ChunkRequest, ChunkResponse, StatusRequest, StatusResponse
+from .service import Event, Upload, UploadService
+from .state import KEY, AppState, Authorize, Identify, current_state
+from .stores import LocalStore
+from .views import answer_error, make_blueprint
+
+
+class UploadHelper:
+    """Uploads for Flask applications; one helper serves any number of them.
+
+    `identify` returns who the current user is, or None for nobody in particular; an upload belongs to who began it,
+    and does not exist for anybody else. `authorize` is asked before every operation of the ready-made blueprint; see
+    ``Access``. Without it the blueprint refuses everything. Endpoints of the host's own are the host's to guard.
+
+    The settings are read from ``app.config`` once, here; keys begin with ``UPLOAD_HELPER_``.
+    """
+
+    def __init__(
+        self, app: Flask | None = None, *, authorize: Authorize | None = None, identify: Identify | None = None
+    ) -> None:
+        self._authorize = authorize
+        self._identify = identify
+        self._states: WeakKeyDictionary[Flask, AppState] = WeakKeyDictionary()
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Register the helper on an application.
+
+        Raises RuntimeError if it has one already, ValueError for a setting that is wrong or does not exist.
+        """
+        if KEY in app.extensions:
+            raise RuntimeError(
+                "This application has an UploadHelper already; use that one (upload_helper.current_helper), or make"
+                " several blueprints of it with blueprint(name)."
+            )
+        config = Config.from_mapping(app.config, folder=Path(app.instance_path) / "uploads")
+
+        def notify(event: Event, upload: Upload) -> None:
+            signal = getattr(signals, f"upload_{event}")
+            signal.send(app, upload=upload)
+
+        service = UploadService(config, LocalStore(config), notify)
+        state = AppState(self, config, service, self._authorize, self._identify)
+        app.extensions[KEY] = self._states[app] = state
+        # So that a plain view of the host answers our errors as the blueprint does.
+        app.register_error_handler(Error, answer_error)
+
+    def blueprint(self, name: str = "uploads") -> Blueprint:
+        """Return a blueprint with the ready-made endpoints, to be registered with a ``url_prefix``."""
+        return make_blueprint(name)
+
+    def handle_chunk_request(self, req: Request, p: ChunkRequest | None = None) -> ChunkResponse:
+        """Store one chunk for the current user and return the upload's uid.
+
+        `p` is what an action got; a plain view leaves it out, and it is read from the request. Check permissions
+        before: this method does not ask ``authorize``. Raises Error, which a view need not catch.
+        """
+        state = self._state()
+        chunk = read_chunk(req, state.config, ChunkRequest) if p is None else p
+        return ChunkResponse(state.service.receive(chunk, state.owner()).uploadUid)
+
+    def handle_status_request(self, req: Request, p: StatusRequest) -> StatusResponse:  # noqa: ARG002
+        """Say how far one of the current user's uploads is; raises NotFoundError if there is none."""
+        state = self._state()
+        return state.service.status(p, state.owner())
+
+    def get_upload(self, uid: str) -> Upload:
+        """Return a finished upload of the current user; outside of a request, of any.
+
+        Raises Error while the upload is not ready (IncompleteError) and if there is none (NotFoundError).
+        """
+        state = self._state()
+        return state.service.get_upload(uid, state.owner())
+
+    def get_status(self, uid: str) -> StatusResponse:
+        """Say how far an upload of the current user is; outside of a request, of any."""
+        state = self._state()
+        return state.service.status(StatusRequest(uid), state.owner())
+
+    def delete(self, uid: str) -> None:
+        """Cancel or delete an upload of the current user; outside of a request, of any."""
+        state = self._state()
+        state.service.delete(uid, state.owner())
+
+    def uploads(self) -> list[Upload]:
+        """Return the uploads of the current user, finished or not; outside of a request, all."""
+        state = self._state()
+        return list(state.service.uploads(state.owner()))
+
+    def sweep(self) -> int:
+        """Delete the uploads that are past their expiry and return their number."""
+        return self._state().service.sweep()
+
+    def _state(self) -> AppState:
+        if has_app_context() and KEY in current_app.extensions:
+            return current_state()
+        if len(self._states) == 1:
+            return next(iter(self._states.values()))
+        raise RuntimeError(
+            "It is not clear which application is meant. Call within app.app_context(), of an application that"
+            " init_app was called with."
+        )
+
+
+def _current_helper() -> Any:
+    return current_state().helper
+
+
+current_helper: UploadHelper = LocalProxy(_current_helper)  # type: ignore[assignment]
+"""The helper of the current application."""

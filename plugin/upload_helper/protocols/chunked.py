@@ -1,0 +1,176 @@
+"""The chunk protocol: one request carries one chunk, in any of four encodings.
+
+The names of the fields are those of GBD WebSuite's upload helper, so the records are camelCase: they are the wire.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+from ..errors import InvalidRequestError
+from ..upload import LARGEST_INTEGER, LONGEST_IDENTIFIER
+from . import structs
+
+RAW = "application/octet-stream"
+MULTIPART = "multipart/form-data"
+ENCODINGS = (*structs.STRUCT_TYPES, MULTIPART, RAW)
+
+CHECKSUM_ALGORITHMS = ("sha256", "sha512", "sha1", "md5")
+
+_NUMBER = re.compile(r"[0-9]{1,19}", re.ASCII)
+
+
+@dataclass(repr=False)
+class ChunkRequest:
+    """One chunk on its way to the server.
+
+    ``content`` are the chunk's bytes. Where the encoding allows, they are still on the wire: reading ``content`` then
+    takes them all into memory, while ``handle_chunk_request`` passes them on in blocks.
+    """
+
+    fileName: str
+    """Display name; it never takes part in a path."""
+    totalSize: int
+    """Bytes in the whole file."""
+    chunkCount: int
+    """Number of chunks; a file of 0 bytes has one, which is empty."""
+    chunkNumber: int
+    """This chunk's serial number, from 0."""
+    content: bytes
+    """This chunk's bytes."""
+    uploadUid: str = ""
+    """Empty for a new upload, afterwards what the server answered."""
+    identifier: str = ""
+    """Chosen by the client; with it an upload is found again whose uid was lost."""
+    checksum: str = ""
+    """Of this chunk, ``<algorithm>:<hex>``."""
+    fileChecksum: str = ""
+    """Of the whole file, ``<algorithm>:<hex>``."""
+
+    def __repr__(self) -> str:
+        return f"<ChunkRequest {self.uploadUid or 'new'} {self.fileName!r} {self.chunkNumber}/{self.chunkCount}>"
+
+    def __getattr__(self, name: str) -> Any:
+        # Only asked for what is not there: content, as long as it is still on the wire.
+        if name == "content" and "_blocks" in self.__dict__:
+            self.content = b"".join(self.blocks())
+            return self.content
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @classmethod
+    def streamed(cls, members: Mapping[str, Any], blocks: Iterable[bytes], length: int | None) -> Self:
+        """Return a request whose content comes in `blocks`, `length` bytes in all or not known yet."""
+        request = structs.load(cls, {**members, "content": b""})
+        del request.__dict__["content"]
+        request.__dict__.update(_blocks=iter(blocks), _length=length)
+        return request
+
+    @property
+    def length(self) -> int | None:
+        """The number of bytes in ``content``, or None while only its end will tell."""
+        if "content" in self.__dict__:
+            return len(self.content)
+        length: int | None = self.__dict__["_length"]
+        return length
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield the content in blocks; what is still on the wire can be read once."""
+        if "content" in self.__dict__:
+            yield self.content
+        else:
+            yield from self.__dict__["_blocks"]
+
+    def check(self) -> None:
+        """Raise InvalidRequestError for values that no upload can have."""
+        for name in ("totalSize", "chunkCount", "chunkNumber"):
+            value = getattr(self, name)
+            if not 0 <= value <= LARGEST_INTEGER:
+                raise InvalidRequestError(f"{name} {value} is not between 0 and {LARGEST_INTEGER}.")
+        if len(self.identifier) > LONGEST_IDENTIFIER:
+            raise InvalidRequestError(f"identifier has more than {LONGEST_IDENTIFIER} characters.")
+        self.checksum = normal_checksum("checksum", self.checksum)
+        self.fileChecksum = normal_checksum("fileChecksum", self.fileChecksum)
+
+
+@dataclass(frozen=True)
+class ChunkResponse:
+    """The answer to a chunk."""
+
+    uploadUid: str
+    """Goes into the following chunks of the same upload."""
+
+
+@dataclass(frozen=True)
+class StatusRequest:
+    """Asks how far an upload is: by ``uploadUid``, or by ``identifier`` with the three fields that go with it."""
+
+    uploadUid: str = ""
+    identifier: str = ""
+    fileName: str = ""
+    totalSize: int = 0
+    chunkCount: int = 1
+
+
+@dataclass(frozen=True)
+class StatusResponse:
+    """How far an upload is. Sizes are in bytes, times in seconds since the epoch."""
+
+    uploadUid: str
+    fileName: str
+    totalSize: int
+    chunkCount: int
+    state: str
+    """``open`` or ``finished``."""
+    receivedBytes: int
+    missing: list[tuple[int, int]] = field(default_factory=list)
+    """Chunks to send, as ranges of numbers (first, last), both included."""
+    chunkSize: int | None = None
+    """Bytes of a chunk, all but the last; None while none has arrived."""
+    expires: float | None = None
+    """When it is deleted unless something is written to it."""
+
+
+TEXT_FIELDS = frozenset(f.name for f in fields(ChunkRequest) if f.name != "content")
+REQUIRED_FIELDS = frozenset({"fileName", "totalSize", "chunkCount", "chunkNumber"})
+_NUMBERS = frozenset({"totalSize", "chunkCount", "chunkNumber"})
+
+
+def is_chunk(names: Iterable[str]) -> bool:
+    """Say whether fields of these names are those of the chunk protocol."""
+    return "chunkNumber" in names and "fileName" in names
+
+
+def from_text(texts: Mapping[str, str]) -> dict[str, Any]:
+    """Return the fields of a query or a form as they are in JSON: numbers as numbers.
+
+    Raises InvalidRequestError for a number that is not one in plain decimal digits.
+    """
+    members: dict[str, Any] = dict(texts)
+    for name in _NUMBERS & members.keys():
+        if not _NUMBER.fullmatch(members[name]):
+            raise InvalidRequestError(f"{name} {members[name]!r} is not a number in decimal digits.")
+        members[name] = int(members[name])
+    return members
+
+
+def to_text(request: ChunkRequest) -> dict[str, str]:
+    """Return the fields of a request, without its content, for a query or a form; those left empty are left out."""
+    values = {name: getattr(request, name) for name in TEXT_FIELDS}
+    return {name: str(value) for name, value in values.items() if value != ""}
+
+
+def normal_checksum(name: str, value: str) -> str:
+    """Return a checksum in lower case; raises InvalidRequestError unless it is empty or ``<algorithm>:<hex>``."""
+    if not value:
+        return ""
+    algorithm, _, digest = value.lower().partition(":")
+    if algorithm not in CHECKSUM_ALGORITHMS:
+        known = ", ".join(CHECKSUM_ALGORITHMS)
+        raise InvalidRequestError(f"{name} {value!r}: the algorithm is none of {known}; write it as sha256:<hex>.")
+    if not re.fullmatch(r"[0-9a-f]+", digest) or len(digest) != 2 * hashlib.new(algorithm).digest_size:
+        raise InvalidRequestError(f"{name} {value!r} is not an {algorithm} in hexadecimal digits.")
+    return f"{algorithm}:{digest}"

@@ -1,0 +1,197 @@
+"""Requests and responses as dataclasses: JSON and msgpack on the wire, with strict marshmallow schemas derived.
+
+This is what an action of GBD WebSuite speaks, and two of the four encodings of the chunk protocol.
+"""
+
+from __future__ import annotations
+
+import binascii
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import marshmallow as ma
+import msgpack
+
+from ..errors import InvalidRequestError, UnsupportedTypeError
+
+JSON = "application/json"
+MSGPACK = "application/msgpack"
+STRUCT_TYPES = (JSON, MSGPACK)
+
+# What a parsed body may hold in all: objects cost some 60 bytes each, whatever little they cost on the wire.
+MOST_ITEMS = 100_000
+
+T = TypeVar("T")
+_compiled: dict[type, ma.Schema] = {}
+
+
+def decode(raw: bytes, mimetype: str) -> dict[str, Any]:
+    """Return the members of a JSON or msgpack object.
+
+    Raises InvalidRequestError for anything else, also for one that is nested too deep or has over 100 000 items.
+    """
+    try:
+        value = _decode_json(raw) if mimetype == JSON else _decode_msgpack(raw)
+    except RecursionError:
+        raise InvalidRequestError("The body is nested too deep.") from None
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise InvalidRequestError(f"The body is not {mimetype}: {error or type(error).__name__}.") from None
+    if not isinstance(value, dict):
+        raise InvalidRequestError(f"The body is {type(value).__name__}, not an object.")
+    return value
+
+
+def encode(value: Any, mimetype: str) -> bytes:
+    """Return a dataclass, mapping, list or scalar as JSON (bytes as base64) or msgpack."""
+    if mimetype == MSGPACK:
+        packed: bytes = msgpack.packb(value, default=_plain)
+        return packed
+    return json.dumps(value, default=_plain_json, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def load(cls: type[T], members: Mapping[str, Any]) -> T:
+    """Return a `cls`, a dataclass, from the members of a request; unknown members are ignored.
+
+    Raises InvalidRequestError that names each field that is missing or wrong.
+    """
+    try:
+        values = _schema_of(cls).load(members)
+    except ma.ValidationError as error:
+        raise InvalidRequestError(f"{_explain(error.messages, members)}.") from None
+    return cls(**values)
+
+
+def schema(cls: Any) -> type[ma.Schema]:
+    """Derive the schema of a dataclass: types are strict, a field with a default may be left out."""
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        raise TypeError(f"{cls!r} is not a dataclass; requests and responses are declared as dataclasses.")
+    hints = typing.get_type_hints(cls)
+    members: dict[str, ma.fields.Field[Any]] = {}
+    for field in dataclasses.fields(cls):
+        if field.init:
+            optional = not (field.default is field.default_factory is dataclasses.MISSING)
+            members[field.name] = _field(hints[field.name], required=not optional)
+    return _Ignoring.from_dict(dict(members), name=f"{cls.__name__}Schema")
+
+
+def _schema_of(cls: type) -> ma.Schema:
+    if cls not in _compiled:
+        _compiled[cls] = schema(cls)()
+    return _compiled[cls]
+
+
+class _Ignoring(ma.Schema):
+    class Meta:
+        unknown = ma.EXCLUDE
+
+
+class _Text(ma.fields.String):
+    """Text that could be stored: no half surrogate pairs, which JSON can smuggle in."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        text = str(super()._deserialize(value, attr, data, **kwargs))
+        if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+            raise ma.ValidationError("Half a surrogate pair is no text.")
+        return text
+
+
+class _Bytes(ma.fields.Field[bytes]):
+    """Bytes from msgpack as they are, from JSON as base64."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bytes:
+        if isinstance(value, bytes):
+            return value
+        if isinstance(value, str):
+            try:
+                return binascii.a2b_base64(value, strict_mode=True) if value else b""
+            except (binascii.Error, ValueError) as error:
+                raise ma.ValidationError(f"Not base64: {error}.") from None
+        raise ma.ValidationError(f"Bytes, or base64 in JSON, are expected, not {type(value).__name__}.")
+
+
+def _field(hint: Any, *, required: bool, nullable: bool = False) -> ma.fields.Field[Any]:
+    options: dict[str, Any] = {"required": required, "allow_none": nullable}
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    simple: dict[Any, type[ma.fields.Field[Any]]] = {
+        str: _Text, bool: ma.fields.Boolean, float: ma.fields.Float, bytes: _Bytes, dict: ma.fields.Dict,
+        Any: ma.fields.Raw,
+    }  # fmt: skip
+    if origin in (typing.Union, types.UnionType) and type(None) in arguments and len(arguments) == 2:
+        inner = next(argument for argument in arguments if argument is not type(None))
+        return _field(inner, required=required, nullable=True)
+    if hint is int:
+        return ma.fields.Integer(strict=True, **options)
+    if hint in simple:
+        return simple[hint](**options)
+    if origin is list and arguments:
+        return ma.fields.List(_field(arguments[0], required=True), **options)
+    if origin is dict:
+        return ma.fields.Dict(**options)
+    if origin is typing.Literal:
+        return ma.fields.Raw(validate=ma.validate.OneOf(arguments), **options)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return _Record(hint, **options)
+    raise TypeError(f"A request field of type {hint!r} is not understood.")
+
+
+class _Record(ma.fields.Field[Any]):
+    """A dataclass inside of another."""
+
+    def __init__(self, cls: type, **options: Any) -> None:
+        super().__init__(**options)
+        self._cls = cls
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        return self._cls(**_schema_of(self._cls).load(value))
+
+
+def _explain(messages: Any, members: Mapping[str, Any]) -> str:
+    parts = []
+    for name, texts in messages.items():
+        text = " ".join(texts) if isinstance(texts, list) else str(texts)
+        shown = repr(members[name])[:60] if name in members else ""
+        parts.append(f"{name}{f' {shown}' if shown else ''}: {text.rstrip('.')}")
+    return "; ".join(parts)
+
+
+def _decode_json(raw: bytes) -> Any:
+    # Base64 has none of these characters, so counting them bounds what parsing can make without parsing.
+    if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > MOST_ITEMS:
+        raise ValueError(f"more than {MOST_ITEMS} items")
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON (RFC 8259, section 6)")
+
+    return json.loads(raw, parse_constant=refuse)
+
+
+def _decode_msgpack(raw: bytes) -> Any:
+    items = 0
+
+    def count(container: Any) -> Any:
+        nonlocal items
+        items += 1 + len(container)
+        if items > MOST_ITEMS:
+            raise ValueError(f"more than {MOST_ITEMS} items")
+        return container
+
+    return msgpack.unpackb(
+        raw, object_hook=count, list_hook=count, max_array_len=MOST_ITEMS, max_map_len=MOST_ITEMS,
+        max_ext_len=1024,
+    )  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    raise UnsupportedTypeError(f"A response can't hold {type(value).__name__}.")
+
+
+def _plain_json(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return binascii.b2a_base64(value, newline=False).decode()
+    return _plain(value)

@@ -1,0 +1,310 @@
+"""The one place where rules, locks and store meet: create, write, status, finish, cancel, sweep."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import logging
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from .config import Config
+from .errors import ChecksumMismatchError, Error, IncompleteError, InvalidRequestError, NotFoundError, TooLargeError
+from .protocols.chunked import ChunkRequest, StatusRequest, StatusResponse
+from .stores import Store
+from .upload import Record, State, check_chunk, check_new, check_number, display_name, new_uid
+
+log = logging.getLogger("upload_helper")
+
+Operation = Literal["create", "write", "read", "status", "delete", "list"]
+"""What a client wants to do: write is a further chunk, read is the finished file, status how far it is."""
+
+Event = Literal["created", "finished", "deleted"]
+
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One file on its way or arrived.
+
+    A finished upload stands in a temporary place at ``path``, from which the host moves it: see ``move_to``.
+    """
+
+    uploadUid: str
+    fileName: str
+    """Display name as the client gave it, cleaned of paths and control characters."""
+    totalSize: int
+    """Bytes in the whole file."""
+    path: str = ""
+    """Where the finished file is; empty while it is on its way."""
+    owner: str = ""
+    """Who started it, as the host's ``identify`` said."""
+    _service: UploadService | None = field(default=None, repr=False, compare=False)
+
+    def move_to(self, target: str | os.PathLike[str], *, overwrite: bool = False, mode: int = 0o644) -> Path:
+        """Move the finished file to `target`, which then is there whole or not at all, and forget the upload.
+
+        Raises FileExistsError if `target` is there, unless `overwrite`; IsADirectoryError for a directory. On another
+        disk the file is copied beside the target first. `mode` are the permissions of the file.
+        """
+        destination = Path(target)
+        if destination.is_dir():
+            raise IsADirectoryError(f"{destination} is a directory; name the file to make in it.")
+        source = Path(self._require_path())
+        scratch = destination.with_name(f".{destination.name[:50]}.{secrets.token_hex(8)}")
+        try:
+            _link_or_copy(source, scratch)
+            scratch.chmod(mode)
+            if overwrite:
+                scratch.replace(destination)
+            else:
+                _rename_new(scratch, destination)
+        finally:
+            scratch.unlink(missing_ok=True)
+        self._forget()
+        return destination
+
+    def open(self) -> io.BufferedReader:
+        """Open the finished file for reading."""
+        return Path(self._require_path()).open("rb")
+
+    def delete(self) -> None:
+        """Delete the upload, finished or not. One that is gone already is no error."""
+        if self._service is not None:
+            with suppress(NotFoundError):
+                self._service.delete(self.uploadUid, None)
+
+    def _require_path(self) -> str:
+        if not self.path:
+            raise IncompleteError(f"Upload {self.uploadUid} is not finished, so there is no file yet.")
+        return self.path
+
+    def _forget(self) -> None:
+        if self._service is not None:
+            self._service.forget(self.uploadUid)
+
+
+class UploadService:
+    """The operations on uploads, the same for every protocol.
+
+    `owner` is who asks, as the host says; where it is None the host's own code asks, and may see every upload.
+    `notify` is told what happened to which upload.
+    """
+
+    def __init__(self, config: Config, store: Store, notify: Callable[[Event, Upload], None]) -> None:
+        self.config = config
+        self._store = store
+        self._notify = notify
+
+    def receive(
+        self, chunk: ChunkRequest, owner: str | None, allow: Callable[[Operation, Upload], None] | None = None
+    ) -> Upload:
+        """Store one chunk and return its upload, finished if nothing is missing any more.
+
+        `allow` is asked before anything is written and raises if the operation is not allowed. The chunk is
+        acknowledged, which is to survive a crash, when this returns.
+        """
+        chunk.check()
+        name = display_name(chunk.fileName)
+        length = self._check_length(chunk)
+        created = False
+        if chunk.uploadUid:
+            record = self._owned(chunk.uploadUid, owner)
+            check_chunk(record, name, chunk.totalSize, chunk.chunkCount, chunk.chunkNumber)
+            if allow:
+                allow("write", self._upload(record))
+        else:
+            record = self._new_record(chunk, name, owner)
+            if allow:
+                allow("create", self._upload(record))
+            record, created = self._create(record)
+        try:
+            complete = self._write(record, chunk, length)
+        except BaseException:
+            if created and not record.identifier:
+                # The client has not learned the uid, so nobody could ever go on with this upload.
+                self.delete(record.uid, None)
+            raise
+        if complete and record.state is State.OPEN:
+            with suppress(IncompleteError):
+                record = self._finish(record.uid)
+        return self._upload(record)
+
+    def get_upload(self, uid: str, owner: str | None) -> Upload:
+        """Return a finished upload; raises IncompleteError while something is missing."""
+        record = self._owned(uid, owner)
+        return self._upload(record if record.state is State.FINISHED else self._finish(uid))
+
+    def peek(self, uid: str, owner: str | None) -> Upload:
+        """Return an upload whether it is finished or not."""
+        return self._upload(self._owned(uid, owner))
+
+    def status(self, query: StatusRequest, owner: str | None) -> StatusResponse:
+        """Say how far an upload is; raises NotFoundError if there is none."""
+        record = self._named(query, owner)
+        finished = record.state is State.FINISHED
+        progress = self._store.progress(record.uid)
+        expiry = self.config.expiry.total_seconds()
+        return StatusResponse(
+            uploadUid=record.uid,
+            fileName=record.file_name,
+            totalSize=record.total_size,
+            chunkCount=record.chunk_count,
+            state=record.state,
+            receivedBytes=record.total_size if finished else progress.received_bytes,
+            missing=[] if finished else progress.missing,
+            chunkSize=progress.chunk_size,
+            expires=self._store.last_write(record.uid) + expiry if expiry else None,
+        )
+
+    def delete(self, uid: str, owner: str | None) -> None:
+        """Cancel an upload that is on its way, or delete a finished one."""
+        self._owned(uid, owner)
+        self._report_deleted(uid, self._store.delete(uid))
+
+    def forget(self, uid: str) -> None:
+        """Remove an upload whose file the host has taken; nobody is told, for nothing was lost."""
+        with suppress(NotFoundError):
+            self._store.delete(uid)
+
+    def uploads(self, owner: str | None = None) -> Iterator[Upload]:
+        """Yield the uploads of one owner, or of all."""
+        for uid in self._store.uids(owner):
+            with suppress(NotFoundError):
+                yield self.peek(uid, owner)
+
+    def sweep(self) -> int:
+        """Delete what nobody has written to for the configured time; return how many uploads that were."""
+        swept = 0
+        expiry = self.config.expiry.total_seconds()
+        if expiry:
+            for uid in self._store.uids():
+                with suppress(NotFoundError):
+                    record = self._store.delete_expired(uid, time.time() - expiry)
+                    if record is not None:
+                        swept += 1
+                        self._report_deleted(uid, record)
+        self._store.clean()
+        return swept
+
+    def _sweep_by_the_way(self) -> None:
+        try:
+            self.sweep()
+        except Error:
+            # Whoever starts an upload has nothing to do with what is wrong with old ones.
+            log.exception("sweeping failed")
+
+    def _named(self, query: StatusRequest, owner: str | None) -> Record:
+        if query.uploadUid:
+            return self._owned(query.uploadUid, owner)
+        if not query.identifier:
+            raise InvalidRequestError("A status request needs uploadUid, or identifier with name, size and count.")
+        sample = Record("", owner or "", display_name(query.fileName), query.totalSize, query.chunkCount, 0,
+                        query.identifier)  # fmt: skip
+        record = self._store.find(sample)
+        if record is None:
+            raise NotFoundError(f"There is no upload with the identifier {query.identifier!r} and this name and size.")
+        return record
+
+    def _owned(self, uid: str, owner: str | None) -> Record:
+        record = self._store.read(uid)
+        if owner is not None and record.owner != owner:
+            # Word for word what is said of a uid that does not exist.
+            raise NotFoundError(f"There is no upload {uid}.")
+        return record
+
+    def _check_length(self, chunk: ChunkRequest) -> int | None:
+        length = chunk.length
+        if length is not None:
+            if length > self.config.max_chunk_size:
+                limit = self.config.max_chunk_size
+                raise TooLargeError(f"The chunk has {length} bytes, over the limit of {limit} for a chunk.")
+            if length > chunk.totalSize:
+                raise InvalidRequestError(f"The chunk has {length} bytes, more than totalSize {chunk.totalSize}.")
+        return length
+
+    def _new_record(self, chunk: ChunkRequest, name: str, owner: str | None) -> Record:
+        check_new(self.config, name, chunk.totalSize, chunk.chunkCount)
+        check_number(chunk.chunkNumber, chunk.chunkCount)
+        return Record(
+            uid=new_uid(), owner=owner or "", file_name=name, total_size=chunk.totalSize,
+            chunk_count=chunk.chunkCount, created=time.time(), identifier=chunk.identifier,
+            checksum=chunk.fileChecksum,
+        )  # fmt: skip
+
+    def _create(self, record: Record) -> tuple[Record, bool]:
+        existing = self._store.find(record)
+        if existing is not None:
+            return existing, False
+        record, created = self._store.create(record)
+        if created:
+            self._notify("created", self._upload(record))
+            interval = self.config.sweep_interval.total_seconds()
+            if interval and self._store.claim_sweep(interval):
+                self._sweep_by_the_way()
+        return record, created
+
+    def _write(self, record: Record, chunk: ChunkRequest, length: int | None) -> bool:
+        algorithm, _, declared = chunk.checksum.partition(":")
+        digest = hashlib.new(algorithm, usedforsecurity=False) if algorithm else None
+        with self._store.writer(record, chunk.chunkNumber, length) as writer:
+            for block in chunk.blocks():
+                if digest:
+                    digest.update(block)
+                writer.write(block)
+            if digest and digest.hexdigest() != declared:
+                raise ChecksumMismatchError(
+                    f"Chunk {chunk.chunkNumber} has {algorithm}:{digest.hexdigest()}, not the declared"
+                    f" {chunk.checksum}; it was discarded."
+                )
+            return writer.commit()
+
+    def _finish(self, uid: str) -> Record:
+        record, by_us = self._store.finish(uid)
+        if by_us:
+            log.info("upload %s finished: %d bytes", uid, record.total_size)
+            self._notify("finished", self._upload(record))
+        return record
+
+    def _report_deleted(self, uid: str, record: Record | None) -> None:
+        log.info("upload %s deleted", uid)
+        if record is not None:
+            self._notify("deleted", self._upload(record))
+
+    def _upload(self, record: Record) -> Upload:
+        finished = record.state is State.FINISHED
+        path = self._store.path(record) if finished else ""
+        return Upload(record.uid, record.file_name, record.total_size, path, record.owner, self)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno != errno.EXDEV and error.errno not in _NO_LINKS:
+            raise
+        with source.open("rb") as read, target.open("xb") as write:
+            shutil.copyfileobj(read, write, 1 << 20)
+            write.flush()
+            os.fsync(write.fileno())
+
+
+def _rename_new(source: Path, target: Path) -> None:
+    """Give a file its name unless somebody else has it; a link does that in one step where there are links."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+        source.rename(target)

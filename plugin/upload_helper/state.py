@@ -1,0 +1,66 @@
+"""What one application has: its settings, its service, and the host's two questions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from flask import current_app, has_request_context
+
+from .config import Config
+from .errors import ForbiddenError
+from .service import Operation, Upload, UploadService
+
+KEY = "upload_helper"
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a client is about to do, for the host's ``authorize`` to judge."""
+
+    operation: Operation
+    """``create``, ``write`` (a further chunk), ``status``, ``read`` (the finished file), ``delete`` or ``list``."""
+    upload: Upload | None
+    """Which upload it is about; None for ``list``. At ``create`` it is what the client wants to begin."""
+
+
+Authorize = Callable[[Access], bool]
+Identify = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class AppState:
+    """Kept in ``app.extensions["upload_helper"]``."""
+
+    helper: Any
+    config: Config
+    service: UploadService
+    authorize: Authorize | None
+    identify: Identify | None
+
+    def owner(self) -> str | None:
+        """Return who asks: '' for nobody in particular, None when the host's own code asks outside of a request."""
+        if not has_request_context():
+            return None
+        who = self.identify() if self.identify else None
+        return "" if who is None else str(who)
+
+    def allow(self, operation: Operation, upload: Upload | None = None) -> None:
+        """Raise ForbiddenError unless the host says yes."""
+        if self.authorize is None:
+            raise ForbiddenError(
+                "This application has not said who may upload.",
+                remedy="Developer: pass UploadHelper(app, authorize=f), where f(access) returns True for what the"
+                " current user may do; authorize=lambda access: True lets everybody do everything.",
+            )
+        if not self.authorize(Access(operation, upload)):
+            raise ForbiddenError(f"You may not do this: {operation}.")
+
+
+def current_state() -> AppState:
+    """Return the state of the current application; raises RuntimeError if it has none."""
+    try:
+        return cast("AppState", current_app.extensions[KEY])
+    except KeyError:
+        raise RuntimeError("This application has no UploadHelper. Call UploadHelper(app) or init_app(app).") from None

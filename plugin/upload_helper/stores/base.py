@@ -1,0 +1,109 @@
+"""The contract of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from ..upload import Record
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How much of an upload is there."""
+
+    received_bytes: int
+    missing: list[tuple[int, int]]
+    """Numbers of the chunks that are not there, as ranges (first, last), both included, in order."""
+    chunk_size: int | None
+    """Bytes of a regular chunk, or None while no chunk has told."""
+
+
+class Writer(Protocol):
+    """Takes the bytes of one chunk, in order, from one request.
+
+    Used in a ``with`` block: leaving it without ``commit`` discards the bytes. Every method raises SupersededError
+    once a newer writer has taken over the same chunk, and NotFoundError once the upload is deleted. A chunk that is
+    already there is compared instead of written, and ChunkConflictError is raised at the first byte that differs.
+    """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc_info: object) -> None: ...
+
+    def write(self, block: bytes) -> None:
+        """Take the next bytes. Raises StorageFullError when the disk is full."""
+        ...
+
+    def commit(self) -> bool:
+        """Acknowledge the chunk: from here on it survives a crash. Return True if nothing is missing any more."""
+        ...
+
+
+class Store(Protocol):
+    """Keeps uploads. Safe to use from many threads, processes and, in a shared folder, machines at once.
+
+    A method that takes a uid raises NotFoundError if there is no such upload, before anything is written.
+    """
+
+    def create(self, record: Record) -> tuple[Record, bool]:
+        """Reserve room for an upload; return its record and True.
+
+        Where the owner has an upload with this identifier, name, size and chunk count, return that and False: two
+        requests that create it at once get one upload. Raises TooManyUploadsError, TooLargeError (the owner's bytes)
+        or StorageFullError, and then nothing was made.
+        """
+        ...
+
+    def find(self, record: Record) -> Record | None:
+        """Return the upload that ``create`` would return instead of making one."""
+        ...
+
+    def read(self, uid: str) -> Record:
+        """Return the record of an upload."""
+        ...
+
+    def writer(self, record: Record, number: int, length: int | None) -> Writer:
+        """Return a writer for one chunk of `length` bytes, or of a length that only its end will tell."""
+        ...
+
+    def progress(self, uid: str) -> Progress:
+        """Count what is there."""
+        ...
+
+    def finish(self, uid: str) -> tuple[Record, bool]:
+        """Make the file whole, verified and safe; return its record, and True for the one caller that did it.
+
+        Raises IncompleteError while something is missing, and ChecksumMismatchError when the whole file is not what
+        was declared; then all of it is missing again.
+        """
+        ...
+
+    def path(self, record: Record) -> str:
+        """Return where the bytes of a finished upload are on this machine."""
+        ...
+
+    def delete(self, uid: str) -> Record | None:
+        """Remove an upload with all that belongs to it; return its record if it could still be read."""
+        ...
+
+    def uids(self, owner: str | None = None) -> Iterator[str]:
+        """Yield the uids of all uploads, or of one owner's, in no particular order."""
+        ...
+
+    def last_write(self, uid: str) -> float:
+        """Return when something was last written to an upload, in seconds since the epoch."""
+        ...
+
+    def delete_expired(self, uid: str, before: float) -> Record | None:
+        """Delete an upload that nobody has written to since `before`, unless somebody is at work on it."""
+        ...
+
+    def claim_sweep(self, interval: float) -> bool:
+        """Say True to one caller when the last sweep is more than `interval` seconds ago."""
+        ...
+
+    def clean(self) -> None:
+        """Remove what killed processes left behind: half-made and half-deleted uploads, stale index entries."""
+        ...

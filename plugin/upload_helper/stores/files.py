@@ -1,0 +1,183 @@
+"""The file operations that the standard library leaves open: links refused, room reserved, errors named."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from ..errors import NotFoundError, StorageError, StorageFullError
+from ..upload import Record
+
+RECORD = "upload.json"
+TABLE = "chunks"
+DATA = "data"
+
+_SYNC_FILE_RANGE_WRITE = 2
+# Python has neither call. fallocate(2) and not posix_fallocate: where a file system can't reserve, the C library's
+# stand-in writes to every block of the file instead, which takes minutes for a big one.
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+_fallocate = getattr(_libc, "fallocate64", None) or getattr(_libc, "fallocate", None)
+_sync_file_range = getattr(_libc, "sync_file_range", None)
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """Turn the system's errors about the storage folder into ours."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise StorageFullError(f"The disk has no room: {error.strerror}.") from error
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            # The path stays in the log, by way of the cause; a client has no business with it.
+            raise StorageError("A link or a strange file stands in the storage folder where none may be.") from error
+        raise StorageError(f"The storage folder could not be used: {error.strerror}.") from error
+
+
+class UploadFolder:
+    """The open directory of one upload. Files are opened relative to it, and links are followed nowhere."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the directory; raises NotFoundError if there is none."""
+        self.path = path
+        try:
+            self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise NotFoundError(f"There is no upload {path.name}.") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the directory; files opened through it stay open."""
+        os.close(self.descriptor)
+
+    def open(self, name: str, flags: int) -> int:
+        """Open a file of the upload and return its descriptor."""
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self.descriptor)
+
+    def names(self) -> list[str]:
+        """Return the names of the files in the directory."""
+        return os.listdir(self.descriptor)  # noqa: PTH208 - a path would follow links
+
+    def read_record(self) -> Record:
+        """Read the record. One that can't be read, after a power cut say, counts as no upload."""
+        try:
+            descriptor = self.open(RECORD, os.O_RDONLY)
+            try:
+                raw = os.read(descriptor, 1 << 16)
+            finally:
+                os.close(descriptor)
+            return Record.from_json(json.loads(raw))
+        except (FileNotFoundError, ValueError, TypeError, AttributeError) as error:
+            raise NotFoundError(f"There is no upload {self.path.name}.") from error
+
+    def write_record(self, record: Record, *, sync: bool) -> None:
+        """Replace the record in one step: whoever reads sees the old one or the new one."""
+        scratch = f"{RECORD}.new"
+        descriptor = self.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            write_at(descriptor, json.dumps(record.as_json(), ensure_ascii=False).encode(), 0)
+            if sync:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.rename(scratch, RECORD, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+        if sync:
+            os.fsync(self.descriptor)
+
+    def sync(self) -> None:
+        """Force the directory, the files in it and its own name to the disk."""
+        for name in self.names():
+            descriptor = self.open(name, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        os.fsync(self.descriptor)
+        sync_directory(self.path.parent)
+
+    def last_write(self) -> float:
+        """Return the time of the last write to any file of the upload, in seconds since the epoch."""
+        times = [os.stat(name, dir_fd=self.descriptor, follow_symlinks=False).st_mtime for name in self.names()]
+        return max(os.fstat(self.descriptor).st_mtime, *times, 0)
+
+
+def sync_directory(path: Path) -> None:
+    """Force the names in a directory to the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_at(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of `data` at `offset`; the system may take it in several bites."""
+    done = os.pwrite(descriptor, data, offset)
+    if done == len(data):
+        return
+    rest = memoryview(data)[done:]
+    while rest:
+        offset += done
+        done = os.pwrite(descriptor, rest, offset)
+        rest = rest[done:]
+
+
+def reserve(descriptor: int, size: int) -> None:
+    """Give the file its size and, where the file system can, the room for it."""
+    if size and _fallocate is not None:
+        if _fallocate(descriptor, 0, ctypes.c_int64(0), ctypes.c_int64(size)) == 0:
+            return
+        code = ctypes.get_errno()
+        if code not in (errno.EOPNOTSUPP, errno.ENOSYS):
+            raise OSError(code, os.strerror(code))
+    os.ftruncate(descriptor, size)
+
+
+def start_writeback(descriptor: int, offset: int, length: int) -> None:
+    """Ask the kernel to begin writing a range to the disk, without waiting.
+
+    Whoever then forces the file to the disk at its end finds nearly nothing left to do, whatever the size.
+    """
+    if _sync_file_range is not None:
+        _sync_file_range(descriptor, ctypes.c_int64(offset), ctypes.c_int64(length), _SYNC_FILE_RANGE_WRITE)
+
+
+def copy_range(source: int, source_offset: int, target: int, target_offset: int, length: int) -> None:
+    """Copy bytes between files; a source that ends early raises EOFError."""
+    while length:
+        block = os.pread(source, min(length, 1 << 20), source_offset)
+        if not block:
+            raise EOFError(f"{length} bytes are missing in the source")
+        write_at(target, block, target_offset)
+        source_offset += len(block)
+        target_offset += len(block)
+        length -= len(block)
+
+
+def file_size(folder: UploadFolder, name: str) -> int:
+    """Return the size of a file of the upload in bytes."""
+    return os.stat(name, dir_fd=folder.descriptor, follow_symlinks=False).st_size
+
+
+def read_small(path: Path) -> str:
+    """Return the text of a small file, or '' if it is not there."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return ""
+    try:
+        return os.read(descriptor, 256).decode("ascii", errors="replace")
+    finally:
+        os.close(descriptor)

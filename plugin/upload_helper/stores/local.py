@@ -1,0 +1,345 @@
+"""Uploads in a folder of this machine, or in one that several machines share.
+
+Each upload is a directory named by its uid::
+
+    upload.json   the record, replaced in one step
+    data          the file; each chunk is written at its final offset, so there is nothing to assemble
+    chunks        the chunk table
+    side-N        chunk N, only if its length is irregular; put in place when the upload is finished
+
+Beside them stand ``.owners`` (the index), ``.locks``, ``.scratch`` (half-made and half-deleted uploads) and ``.swept``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+
+from ..config import Config, Durability
+from ..errors import (
+    ChecksumMismatchError,
+    Error,
+    IncompleteError,
+    NotFoundError,
+    StorageError,
+    StorageFullError,
+    TooLargeError,
+    TooManyUploadsError,
+)
+from ..locks import LockFolder
+from ..upload import Record, State, is_uid
+from .base import Progress
+from .files import DATA, UploadFolder, copy_range, file_size, reserve, storage_errors, sync_directory
+from .owners import OwnerIndex, refuse_links
+from .table import BOOT_ID, ChunkTable, Entry, Header
+from .writer import ChunkWriter, side_name
+
+_ASSEMBLED = "assembled"
+_SCRATCH_SECONDS = 3600
+
+
+class LocalStore:
+    """The store on a local or shared folder. See ``stores.base.Store`` for what each method promises."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._root = config.folder
+        self._scratch = self._root / ".scratch"
+        self._owners = OwnerIndex(self._root / ".owners")
+        self._locks = LockFolder(self._root / ".locks" / "uploads")
+        self._owner_locks = LockFolder(self._root / ".locks" / "owners")
+        self._durable = config.durability is not Durability.NONE
+        self._ready = False
+
+    def create(self, record: Record) -> tuple[Record, bool]:
+        """Reserve room for an upload."""
+        with storage_errors():
+            self._make_folders()
+            with self._owner_locks.hold(self._owners.lock_name(record.owner)):
+                existing = self.find(record)
+                if existing is not None:
+                    return existing, False
+                self._check_quota(record)
+                self._check_space(record.total_size)
+                self._owners.add(record)
+                try:
+                    self._build(record)
+                except BaseException:
+                    self._owners.remove(record)
+                    shutil.rmtree(self._scratch / record.uid, ignore_errors=True)
+                    raise
+        return record, True
+
+    def find(self, record: Record) -> Record | None:
+        """Return the upload with the same owner, identifier, name, size and chunk count."""
+        uid = self._owners.find(record) if record.identifier else ""
+        with suppress(NotFoundError):
+            return self.read(uid) if uid else None
+        return None
+
+    def read(self, uid: str) -> Record:
+        """Return the record of an upload."""
+        with self._folder(uid) as folder:
+            return folder.read_record()
+
+    def writer(self, record: Record, number: int, length: int | None) -> ChunkWriter:
+        """Return a writer for one chunk."""
+        with storage_errors():
+            folder = UploadFolder(self._root / record.uid)
+            try:
+                return ChunkWriter(folder, record, number, length, self._config.durability)
+            except BaseException:
+                folder.close()
+                raise
+
+    def progress(self, uid: str) -> Progress:
+        """Count what is there."""
+        with self._folder(uid) as folder:
+            record = folder.read_record()
+            with ChunkTable(folder, record.chunk_count) as table, table.fenced() as header:
+                table.recount(header)
+                return Progress(header.received_bytes, table.missing(), header.chunk_size or None)
+
+    def finish(self, uid: str) -> tuple[Record, bool]:
+        """Make the file whole, verified and safe."""
+        record = self.read(uid)
+        if record.state is State.FINISHED:
+            return record, False
+        with self._locks.hold(uid), self._folder(uid) as folder:
+            record = folder.read_record()
+            if record.state is State.FINISHED:
+                return record, False
+            with ChunkTable(folder, record.chunk_count) as table:
+                finished = self._finish(folder, record, table)
+            self._owners.finished(record)
+            _remove_leftovers(folder, finished)
+        return finished, True
+
+    def path(self, record: Record) -> str:
+        """Return where the bytes of a finished upload are."""
+        return str(self._root / record.uid / record.data_file)
+
+    def delete(self, uid: str) -> Record | None:
+        """Remove an upload with all that belongs to it."""
+        with self._locks.hold(uid), self._folder(uid) as folder:
+            record = self._retire(folder)
+        self._forget(uid, record)
+        return record
+
+    def uids(self, owner: str | None = None) -> Iterator[str]:
+        """Yield uids."""
+        if owner is not None:
+            yield from (uid for uid, _, _ in self._owners.entries(owner))
+            return
+        with suppress(FileNotFoundError), os.scandir(self._root) as found:
+            for item in found:
+                if is_uid(item.name) and item.is_dir(follow_symlinks=False):
+                    yield item.name
+
+    def last_write(self, uid: str) -> float:
+        """Return the time of the last write."""
+        with self._folder(uid) as folder:
+            return folder.last_write()
+
+    def delete_expired(self, uid: str, before: float) -> Record | None:
+        """Delete an upload that nobody has written to since `before`, unless somebody is at work on it."""
+        with self._locks.hold(uid, wait=False) as held, self._folder(uid) as folder:
+            if not held or folder.last_write() >= before:
+                return None
+            # Blocks are written under the fence, so none can come between this look and the mark.
+            record = self._retire(folder, unwritten_since=before)
+        if record is not None:
+            self._forget(uid, record)
+        return record
+
+    def claim_sweep(self, interval: float) -> bool:
+        """Say True to one caller when the last sweep is more than `interval` seconds ago."""
+        stamp = self._root / ".swept"
+        with suppress(FileNotFoundError):
+            if time.time() - stamp.stat().st_mtime < interval:
+                return False
+        with storage_errors():
+            self._make_folders()
+            with self._locks.hold("sweep", wait=False) as held:
+                if not held or (stamp.exists() and time.time() - stamp.stat().st_mtime < interval):
+                    return False
+                stamp.touch()
+        return True
+
+    def clean(self) -> None:
+        """Remove what killed processes left behind."""
+        with storage_errors():
+            with suppress(FileNotFoundError):
+                for path in self._scratch.iterdir():
+                    if time.time() - path.lstat().st_mtime > _SCRATCH_SECONDS:
+                        shutil.rmtree(path, ignore_errors=True)
+            for lock, directory in self._owners.directories():
+                with self._owner_locks.hold(lock, wait=False) as held:
+                    if held:
+                        exists = {uid: self._exists(uid) for uid in self._owners.uids(directory)}
+                        self._owners.prune(directory, exists)
+
+    @contextmanager
+    def _folder(self, uid: str) -> Iterator[UploadFolder]:
+        if not is_uid(uid):
+            raise NotFoundError("There is no such upload.")
+        with storage_errors(), UploadFolder(self._root / uid) as folder:
+            yield folder
+
+    def _exists(self, uid: str) -> bool:
+        return is_uid(uid) and (self._root / uid).is_dir()
+
+    def _make_folders(self) -> None:
+        if self._ready:
+            return
+        folders = [self._scratch, self._root / ".owners", self._root / ".locks"]
+        refuse_links(*folders)
+        for folder in [*folders, self._root / ".locks" / "uploads", self._root / ".locks" / "owners"]:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._ready = True
+
+    def _check_quota(self, record: Record) -> None:
+        """Raise if the owner has too much already; what a killed process entered and never made is not counted."""
+        entries = [entry for entry in self._owners.entries(record.owner) if self._exists(entry[0])]
+        unfinished = sum(state is State.OPEN for _, _, state in entries)
+        if unfinished >= self._config.max_open_uploads:
+            raise TooManyUploadsError(
+                f"You have {unfinished} unfinished uploads; {self._config.max_open_uploads} are allowed at once."
+            )
+        used = sum(size for _, size, _ in entries)
+        if used + record.total_size > self._config.max_owner_bytes:
+            raise TooLargeError(
+                f"Your uploads have {used} bytes; {record.total_size} more would be over the limit"
+                f" of {self._config.max_owner_bytes} bytes for one owner."
+            )
+
+    def _check_space(self, size: int) -> None:
+        disk = os.statvfs(self._root)
+        free = disk.f_bavail * disk.f_frsize
+        if free - size < self._config.min_free_space:
+            raise StorageFullError(
+                f"The disk has {free} bytes free; a file of {size} would leave less than"
+                f" the {self._config.min_free_space} that are kept free."
+            )
+
+    def _build(self, record: Record) -> None:
+        """Make the upload's directory aside and move it in place, so that nobody sees half of it."""
+        scratch = self._scratch / record.uid
+        scratch.mkdir(mode=0o700)
+        with UploadFolder(scratch) as folder:
+            data = folder.open(DATA, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            try:
+                reserve(data, record.total_size)
+            finally:
+                os.close(data)
+            with ChunkTable(folder, record.chunk_count) as table:
+                table.write_header(Header(boot=BOOT_ID, checkpoint=time.time()))
+            every_chunk = self._config.durability is Durability.CHUNK
+            folder.write_record(record, sync=every_chunk)
+            if every_chunk:
+                folder.sync()
+        scratch.rename(self._root / record.uid)
+        if every_chunk:
+            sync_directory(self._root)
+
+    def _finish(self, folder: UploadFolder, record: Record, table: ChunkTable) -> Record:
+        with table.fenced() as header:
+            entries = table.recount(header)
+            missing = table.missing()
+        if missing or header.received_bytes != record.total_size:
+            raise _incomplete(record, header, missing)
+        regular = not any(entry.side for entry in entries)
+        data_file = DATA if regular else _assemble(folder, header, entries)
+        if self._durable:
+            folder.sync()
+        try:
+            _verify(folder, record, data_file)
+        except Error:
+            with table.fenced() as header:
+                table.forget(header)
+            raise
+        finished = replace(record, state=State.FINISHED, finished=time.time(), data_file=data_file)
+        folder.write_record(finished, sync=self._durable)
+        return finished
+
+    def _retire(self, folder: UploadFolder, unwritten_since: float | None = None) -> Record | None:
+        """Stop all writers and take the upload out of sight; with a time, only if nothing was written since."""
+        record: Record | None = None
+        with suppress(NotFoundError):
+            record = folder.read_record()
+        with ChunkTable(folder, record.chunk_count if record else 0) as table, table.fenced() as header:
+            if unwritten_since is not None and folder.last_write() >= unwritten_since:
+                return None
+            table.mark_deleted(header)
+        folder.path.rename(self._scratch / folder.path.name)
+        return record
+
+    def _forget(self, uid: str, record: Record | None) -> None:
+        if record is not None:
+            with self._owner_locks.hold(self._owners.lock_name(record.owner)):
+                self._owners.remove(record)
+        shutil.rmtree(self._scratch / uid, ignore_errors=True)
+
+
+def _incomplete(record: Record, header: Header, missing: list[tuple[int, int]]) -> IncompleteError:
+    if missing:
+        count = sum(last - first + 1 for first, last in missing)
+        text = f"{count} of {record.chunk_count} chunks are missing, the first of them number {missing[0][0]}"
+    else:
+        text = f"all chunks are there, but with {header.received_bytes} of {record.total_size} bytes"
+    return IncompleteError(f"Upload {record.uid} is incomplete: {text}.")
+
+
+def _assemble(folder: UploadFolder, header: Header, entries: list[Entry]) -> str:
+    """Put chunks of irregular lengths one behind the other in a file of its own; return its name.
+
+    The first file is left as it is until the record names the new one, so that a crash in between costs nothing.
+    """
+    target = folder.open(_ASSEMBLED, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    data = folder.open(DATA, os.O_RDONLY)
+    try:
+        offset = 0
+        for number, entry in enumerate(entries):
+            if entry.side:
+                side = folder.open(side_name(number), os.O_RDONLY)
+                try:
+                    copy_range(side, 0, target, offset, entry.length)
+                finally:
+                    os.close(side)
+            else:
+                copy_range(data, number * header.chunk_size, target, offset, entry.length)
+            offset += entry.length
+    except EOFError as error:
+        raise StorageError(f"Upload {folder.path.name} has lost bytes: {error}.") from error
+    finally:
+        os.close(data)
+        os.close(target)
+    return _ASSEMBLED
+
+
+def _verify(folder: UploadFolder, record: Record, data_file: str) -> None:
+    """Raise unless the file has the size, and the checksum if one was declared, that it must have."""
+    size = file_size(folder, data_file)
+    if size != record.total_size:
+        raise StorageError(f"Upload {record.uid} has {size} bytes on the disk instead of {record.total_size}.")
+    if not record.checksum:
+        return
+    algorithm, _, declared = record.checksum.partition(":")
+    with os.fdopen(folder.open(data_file, os.O_RDONLY), "rb") as file:
+        actual = hashlib.file_digest(file, algorithm).hexdigest()
+    if actual != declared:
+        raise ChecksumMismatchError(
+            f"The file has {algorithm}:{actual}, not the declared {record.checksum}; all of its chunks were discarded."
+        )
+
+
+def _remove_leftovers(folder: UploadFolder, record: Record) -> None:
+    """Remove what a finished upload does not need any more."""
+    for name in folder.names():
+        if name.startswith("side-") or (name == DATA and record.data_file != DATA):
+            os.unlink(name, dir_fd=folder.descriptor)

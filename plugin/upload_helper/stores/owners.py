@@ -1,0 +1,133 @@
+"""Who has which uploads: the index by owner and by the identifier that a client chose.
+
+Each owner has a directory. In it an empty file ``<uid>.<bytes>.<state>`` stands for each upload, so that counting
+against a quota reads one directory, and a file ``id-<hash>`` with a uid in it for each identifier.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from ..errors import StorageError
+from ..upload import Record, State, is_uid
+from .files import read_small
+
+
+def _digest(*parts: object) -> str:
+    # The length of each part goes in, so that no two lists of parts read the same.
+    text = "".join(f"{len(str(part))}:{part}" for part in parts)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+class OwnerIndex:
+    """The index below one folder. What changes it is called with the owner's lock held."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def add(self, record: Record) -> None:
+        """Enter a new upload."""
+        directory = self._directory(record.owner)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        self._touch(directory / self._marker(record), "")
+        if record.identifier:
+            self._touch(self._identifier(record), record.uid)
+
+    def find(self, record: Record) -> str:
+        """Return the uid of the owner's upload with the same identifier, name, size and chunk count, or ''."""
+        uid = read_small(self._identifier(record))
+        return uid if is_uid(uid) else ""
+
+    def finished(self, record: Record) -> None:
+        """Note that an upload, given as it was before, is finished."""
+        directory = self._directory(record.owner)
+        done = directory / f"{record.uid}.{record.total_size}.{State.FINISHED}"
+        with suppress(FileNotFoundError):
+            (directory / self._marker(record)).rename(done)
+
+    def remove(self, record: Record) -> None:
+        """Strike an upload out."""
+        directory = self._directory(record.owner)
+        for state in State:
+            (directory / f"{record.uid}.{record.total_size}.{state}").unlink(missing_ok=True)
+        if record.identifier and self.find(record) == record.uid:
+            self._identifier(record).unlink(missing_ok=True)
+
+    def entries(self, owner: str) -> list[tuple[str, int, State]]:
+        """Return uid, size in bytes and state of each of the owner's uploads."""
+        return [(uid, size, state) for _, uid, size, state in self._markers(self._directory(owner))]
+
+    def directories(self) -> Iterator[tuple[str, Path]]:
+        """Yield the name of the lock and the directory of every owner."""
+        with suppress(FileNotFoundError), os.scandir(self._folder) as found:
+            for item in found:
+                if item.is_dir(follow_symlinks=False):
+                    yield item.name, Path(item.path)
+
+    def prune(self, directory: Path, exists: dict[str, bool]) -> None:
+        """Remove the entries of uploads that do not exist, as far as `exists` knows; then an empty directory."""
+        for name, uid, _, _ in self._markers(directory):
+            if exists.get(uid) is False:
+                (directory / name).unlink(missing_ok=True)
+        for path in directory.glob("id-*"):
+            if exists.get(read_small(path), True) is False:
+                path.unlink(missing_ok=True)
+        with suppress(OSError):
+            directory.rmdir()
+
+    def uids(self, directory: Path) -> set[str]:
+        """Return every uid that an owner's directory mentions."""
+        markers = {uid for _, uid, _, _ in self._markers(directory)}
+        return markers | {read_small(path) for path in directory.glob("id-*")}
+
+    @staticmethod
+    def lock_name(owner: str) -> str:
+        """Return the name of the lock that guards the owner's directory."""
+        return _digest(owner)
+
+    def _directory(self, owner: str) -> Path:
+        return self._folder / _digest(owner)
+
+    def _identifier(self, record: Record) -> Path:
+        # Name, size and count belong to the key: clients make identifiers from a name with letters dropped.
+        key = _digest(record.identifier, record.file_name, record.total_size, record.chunk_count)
+        return self._directory(record.owner) / f"id-{key}"
+
+    @staticmethod
+    def _marker(record: Record) -> str:
+        return f"{record.uid}.{record.total_size}.{record.state}"
+
+    @staticmethod
+    def _markers(directory: Path) -> list[tuple[str, str, int, State]]:
+        try:
+            names = [path.name for path in directory.iterdir()]
+        except FileNotFoundError:
+            return []
+        parts = ((name, *name.split(".")) for name in names if name.count(".") == 2)
+        return [
+            (name, uid, int(size), State(state))
+            for name, uid, size, state in parts
+            if is_uid(uid) and size.isdecimal() and state in set(State)
+        ]
+
+    @staticmethod
+    def _touch(path: Path, text: str) -> None:
+        scratch = path.with_name(path.name + "-new")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(scratch, flags, 0o600)
+        try:
+            os.write(descriptor, text.encode())
+        finally:
+            os.close(descriptor)
+        scratch.rename(path)
+
+
+def refuse_links(*folders: Path) -> None:
+    """Raise StorageError if one of the store's own folders is a link that somebody planted."""
+    for folder in folders:
+        if folder.is_symlink():
+            raise StorageError(f"{folder.name} in the storage folder is a link, which it must not be.")

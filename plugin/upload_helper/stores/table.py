@@ -1,0 +1,203 @@
+"""The chunk table: one small record for each chunk number, so that a chunk costs the same whatever came before it."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Self
+
+from ..errors import NotFoundError
+from ..locks import fence
+from .files import TABLE, UploadFolder, write_at
+
+_MAGIC = b"UHct"
+_VERSION = 1
+_HEADER = struct.Struct("<4sHHQQQQQ16sd")
+_ENTRY = struct.Struct("<BBHIQQ8x")
+_HEADER_SIZE = 128
+_DELETED = 1
+
+
+class Chunk(IntEnum):
+    """State of one chunk number."""
+
+    MISSING = 0
+    CLAIMED = 1
+    RECEIVED = 2
+
+
+_NOT_RECEIVED = re.compile(b"[^\x02]+")
+
+
+def _boot_id() -> bytes:
+    """Return what is different after each start of the machine; zeros where the system does not tell."""
+    try:
+        return uuid.UUID(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()).bytes
+    except (OSError, ValueError):
+        return bytes(16)
+
+
+BOOT_ID = _boot_id()
+
+
+@dataclass(slots=True)
+class Header:
+    """What is known of all chunks together. The counts can lag behind after a crash; ``ChunkTable.recount`` mends them.
+
+    ``sequence`` numbers the acknowledged chunks; those up to ``durable`` were on the disk when it was written.
+    """
+
+    flags: int = 0
+    chunk_size: int = 0
+    received: int = 0
+    received_bytes: int = 0
+    sequence: int = 0
+    durable: int = 0
+    boot: bytes = BOOT_ID
+    checkpoint: float = 0.0
+
+    def pack(self) -> bytes:
+        """Return the header as it stands in the file."""
+        return _HEADER.pack(
+            _MAGIC, _VERSION, self.flags, self.chunk_size, self.received, self.received_bytes,
+            self.sequence, self.durable, self.boot, self.checkpoint,
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Entry:
+    """One chunk number: its state, the attempt that holds or held the claim, and its length in bytes.
+
+    `side` says that its bytes are in a file of their own because its length is not the regular one.
+    """
+
+    state: int = Chunk.MISSING
+    side: bool = False
+    attempt: int = 0
+    length: int = 0
+    sequence: int = 0
+
+
+class ChunkTable:
+    """The open table of one upload. All but ``open`` and ``close`` is called within ``fenced``."""
+
+    def __init__(self, folder: UploadFolder, chunk_count: int) -> None:
+        self._descriptor = folder.open(TABLE, os.O_RDWR | os.O_CREAT)
+        self._count = chunk_count
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file, which gives the fence up as well."""
+        os.close(self._descriptor)
+
+    def sync(self) -> None:
+        """Force the table to the disk."""
+        os.fdatasync(self._descriptor)
+
+    @contextmanager
+    def fenced(self) -> Iterator[Header]:
+        """Hold the upload's fence and yield the header; raises NotFoundError if the upload was deleted meanwhile."""
+        with fence(self._descriptor):
+            header = self._read_header()
+            if header.flags & _DELETED:
+                raise NotFoundError("The upload was deleted.")
+            yield header
+
+    def write_header(self, header: Header) -> None:
+        """Write the header back."""
+        write_at(self._descriptor, header.pack(), 0)
+
+    def mark_deleted(self, header: Header) -> None:
+        """Make every open writer stop at its next block."""
+        header.flags |= _DELETED
+        self.write_header(header)
+
+    def entry(self, number: int) -> Entry:
+        """Return what is known of one chunk."""
+        raw = os.pread(self._descriptor, _ENTRY.size, self._offset(number))
+        if len(raw) < _ENTRY.size:
+            return Entry()
+        state, side, _, attempt, length, sequence = _ENTRY.unpack(raw)
+        return Entry(state, bool(side), attempt, length, sequence)
+
+    def write_entry(self, number: int, entry: Entry) -> None:
+        """Write what is known of one chunk."""
+        raw = _ENTRY.pack(entry.state, entry.side, 0, entry.attempt, entry.length, entry.sequence)
+        write_at(self._descriptor, raw, self._offset(number))
+
+    def receive(self, header: Header, number: int, entry: Entry) -> None:
+        """Count a chunk as received. The entry goes first: a crash in between leaves counts that are too low."""
+        header.sequence += 1
+        header.received += 1
+        header.received_bytes += entry.length
+        header.boot = BOOT_ID
+        entry.state, entry.sequence = Chunk.RECEIVED, header.sequence
+        self.write_entry(number, entry)
+
+    def recount(self, header: Header) -> list[Entry]:
+        """Count again, correct the header and return all entries; takes 0.3 s for a million chunks."""
+        entries = self.entries()
+        there = [entry for entry in entries if entry.state == Chunk.RECEIVED]
+        counts = len(there), sum(entry.length for entry in there)
+        if counts != (header.received, header.received_bytes):
+            header.received, header.received_bytes = counts
+            self.write_header(header)
+        return entries
+
+    def entries(self) -> list[Entry]:
+        """Return all entries, in the order of their numbers."""
+        fields = _ENTRY.iter_unpack(self._raw_entries())
+        return [Entry(state, bool(side), attempt, length, seq) for state, side, _, attempt, length, seq in fields]
+
+    def missing(self) -> list[tuple[int, int]]:
+        """Return the numbers of the chunks that are not there as ranges, both ends included."""
+        states = self._raw_entries()[:: _ENTRY.size]
+        return [(hole.start(), hole.end() - 1) for hole in _NOT_RECEIVED.finditer(states)]
+
+    def forget(self, header: Header, *, after: int = 0) -> None:
+        """Take every chunk that was received after sequence number `after` for missing."""
+        for number, entry in enumerate(self.entries()):
+            if entry.state == Chunk.RECEIVED and entry.sequence > after:
+                self.write_entry(number, Entry(attempt=entry.attempt))
+        self.recount(header)
+        self.write_header(header)
+
+    def _read_header(self) -> Header:
+        raw = os.pread(self._descriptor, _HEADER.size, 0)
+        if len(raw) < _HEADER.size or not raw.startswith(_MAGIC):
+            # New, or lost in a power cut; in either case nothing is known to be on the disk.
+            header = Header(checkpoint=time.time())
+            self.forget(header)
+            return header
+        header = Header(*_HEADER.unpack(raw)[2:])
+        if header.boot != BOOT_ID and header.durable < header.sequence:
+            header.boot = BOOT_ID
+            self.forget(header, after=header.durable)
+        return header
+
+    def _raw_entries(self) -> bytes:
+        size = self._count * _ENTRY.size
+        parts = []
+        offset = _HEADER_SIZE
+        while size and (part := os.pread(self._descriptor, size, offset)):
+            parts.append(part)
+            offset += len(part)
+            size -= len(part)
+        return b"".join(parts) + bytes(size)
+
+    @staticmethod
+    def _offset(number: int) -> int:
+        return _HEADER_SIZE + number * _ENTRY.size

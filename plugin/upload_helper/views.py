@@ -1,0 +1,106 @@
+"""The ready-made blueprint: one URL that takes uploads, and one for each upload."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, request
+from werkzeug.exceptions import HTTPException
+
+from .downloads import send_upload
+from .errors import Error, InvalidRequestError
+from .intake import check_same_site, query, read_chunk, respond
+from .protocols import structs
+from .protocols.chunked import ChunkRequest, ChunkResponse, StatusRequest
+from .state import current_state
+
+_CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+def make_blueprint(name: str) -> Blueprint:
+    """Return the blueprint; the host gives it a prefix and registers it."""
+    blueprint = Blueprint(name, __name__, url_prefix="/uploads", static_folder="static", template_folder="templates")
+    blueprint.before_request(_refuse_other_sites)
+    blueprint.register_error_handler(Error, answer_error)
+    blueprint.register_error_handler(HTTPException, _answer_http_error)
+    blueprint.add_url_rule("", view_func=send_chunk, methods=["POST"])
+    blueprint.add_url_rule("", view_func=list_uploads)
+    blueprint.add_url_rule("/<uid>", view_func=download)
+    blueprint.add_url_rule("/<uid>", view_func=delete, methods=["DELETE"])
+    blueprint.add_url_rule("/<uid>/status", view_func=status)
+    return blueprint
+
+
+def send_chunk() -> Response:
+    """Take one chunk: POST on the collection."""
+    state = current_state()
+    chunk = read_chunk(request, state.config, ChunkRequest)
+    upload = state.service.receive(chunk, state.owner(), state.allow)
+    return respond(request, ChunkResponse(upload.uploadUid))
+
+
+def list_uploads() -> Response:
+    """List the owner's uploads, or find one by the identifier that the client gave it: GET on the collection."""
+    state = current_state()
+    if "identifier" in request.args:
+        return _status(structs.load(StatusRequest, query(request)))
+    state.allow("list")
+    owner = state.owner()
+    statuses = [state.service.status(StatusRequest(upload.uploadUid), owner) for upload in state.service.uploads(owner)]
+    return respond(request, {"uploads": statuses})
+
+
+def status(uid: str) -> Response:
+    """Say how far an upload is: GET on its status."""
+    return _status(StatusRequest(uid))
+
+
+def download(uid: str) -> Response:
+    """Send the finished file: GET on the upload."""
+    state = current_state()
+    owner = state.owner()
+    state.allow("read", state.service.peek(uid, owner))
+    return send_upload(state.service.get_upload(uid, owner))
+
+
+def delete(uid: str) -> Response:
+    """Cancel or delete an upload: DELETE on it."""
+    state = current_state()
+    owner = state.owner()
+    state.allow("delete", state.service.peek(uid, owner))
+    state.service.delete(uid, owner)
+    return Response(status=204)
+
+
+def _status(wanted: StatusRequest) -> Response:
+    state = current_state()
+    owner = state.owner()
+    found = state.service.status(wanted, owner)
+    state.allow("status", state.service.peek(found.uploadUid, owner))
+    answer = respond(request, found)
+    answer.headers["Cache-Control"] = "no-store"
+    return answer
+
+
+def _refuse_other_sites() -> None:
+    if request.method in _CHANGING:
+        check_same_site(request, current_state().config)
+
+
+def answer_error(error: Error) -> Response:
+    """Answer with the error's status, and its code, text and remedy as JSON or msgpack."""
+    answer = respond(request, error.as_json(), error.status)
+    if error.retry_after is not None:
+        answer.headers["Retry-After"] = str(error.retry_after)
+    return answer
+
+
+def _answer_http_error(error: HTTPException) -> Response:
+    """Give an error of the framework, or one that the host aborted with, the shape of ours."""
+    answer = respond(
+        request,
+        {"error": error.description or error.name, "code": error.name.lower().replace(" ", "_"), "remedy": ""},
+        error.code or InvalidRequestError.status,
+    )
+    for name, value in error.get_headers(request.environ):
+        if name.lower() not in ("content-type", "content-length"):
+            answer.headers[name] = value
+    return answer

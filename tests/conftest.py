@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from host import make_app
+from servers import Gunicorn
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where uploads go; not there until the first one."""
+    return tmp_path / "uploads"
+
+
+@pytest.fixture
+def make_host(folder: Path):
+    """Return a function that makes the host application; settings are given without their prefix, in lower case."""
+
+    def make(**settings: object):
+        defaults: dict[str, object] = {"folder": folder, "durability": "none", "min_free_space": 0}
+        config = {f"UPLOAD_HELPER_{name.upper()}": value for name, value in {**defaults, **settings}.items()}
+        return make_app(TESTING=True, **config)
+
+    return make
+
+
+@pytest.fixture
+def host(make_host):
+    return make_host()
+
+
+@pytest.fixture
+def client(host):
+    return host.test_client()
+
+
+@pytest.fixture
+def gunicorn(folder: Path):
+    """Return a function that starts gunicorn; all are killed at the end."""
+    running: list[Gunicorn] = []
+
+    def start(**options: object) -> Gunicorn:
+        server = Gunicorn(folder, **options)
+        running.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in running:
+        server.__exit__()

@@ -1,0 +1,91 @@
+"""Real servers for the tests, on ports that the system chooses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+PLUGIN = TESTS.parent / "plugin"
+
+
+def wait_until(condition, *, seconds: float = 30, what: str = "condition"):
+    """Return the first true value of `condition()`; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.005)
+    raise AssertionError(f"{what}: not within {seconds} s")
+
+
+class Gunicorn:
+    """gunicorn with the host application. Its listening socket is ours, so the port outlives a killed server."""
+
+    def __init__(self, folder: Path, *, workers: int = 2, threads: int = 4, app: str = "host:app()", **config: object):
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self._socket.set_inheritable(True)
+        self.port: int = self._socket.getsockname()[1]
+        self.origin = f"http://127.0.0.1:{self.port}"
+        self.url = f"{self.origin}/uploads"
+        self.log = folder.parent / f"gunicorn-{self.port}.log"
+        settings = {"UPLOAD_HELPER_FOLDER": str(folder), "UPLOAD_HELPER_MIN_FREE_SPACE": 0, **config}
+        path = os.pathsep.join((str(PLUGIN), str(TESTS)))
+        self._environment = {**os.environ, "HOST_CONFIG": json.dumps(settings), "PYTHONPATH": path}
+        self._command = [
+            sys.executable, "-m", "gunicorn", "--no-control-socket", "--worker-class", "gthread",
+            "--workers", str(workers), "--threads", str(threads), "--bind", f"fd://{self._socket.fileno()}",
+            "--graceful-timeout", "2", app,
+        ]  # fmt: skip
+        self._workers = workers
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Gunicorn:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.kill()
+        self._socket.close()
+
+    def start(self) -> None:
+        """Start the server; requests that come before it is up wait in the socket's queue."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, env=self._environment, stdout=log, stderr=log, pass_fds=[self._socket.fileno()],
+                start_new_session=True,
+            )  # fmt: skip
+
+    def kill(self) -> None:
+        """Kill every process of the server with SIGKILL, and wait until they are gone."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def pids(self) -> list[int]:
+        """Return the process ids of the workers, once all are up."""
+        assert self._process is not None
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        return wait_until(
+            lambda: pids if len(pids := [int(p) for p in children.read_text().split()]) == self._workers else None,
+            what="workers",
+        )
+
+    def memory(self) -> int:
+        """Return the memory in bytes that the workers have to themselves (private pages)."""
+        return sum(private_memory(pid) for pid in self.pids())
+
+
+def private_memory(pid: int) -> int:
+    """Return the private memory of one process in bytes."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    rows = (line.split() for line in text.splitlines())
+    return 1024 * sum(int(row[1]) for row in rows if row[0] in ("Private_Clean:", "Private_Dirty:"))
