@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -99,18 +99,23 @@ class UploadFolder:
     def sync(self) -> None:
         """Force the directory, the files in it and its own name to the disk."""
         for name in self.names():
-            descriptor = self.open(name, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            # Files come and go while an upload is written to and finished.
+            with suppress(FileNotFoundError):
+                descriptor = self.open(name, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
         os.fsync(self.descriptor)
         sync_directory(self.path.parent)
 
     def last_write(self) -> float:
         """Return the time of the last write to any file of the upload, in seconds since the epoch."""
-        times = [os.stat(name, dir_fd=self.descriptor, follow_symlinks=False).st_mtime for name in self.names()]
-        return max(os.fstat(self.descriptor).st_mtime, *times, 0)
+        latest = os.fstat(self.descriptor).st_mtime
+        for name in self.names():
+            with suppress(FileNotFoundError):
+                latest = max(latest, os.stat(name, dir_fd=self.descriptor, follow_symlinks=False).st_mtime)
+        return latest
 
 
 def sync_directory(path: Path) -> None:

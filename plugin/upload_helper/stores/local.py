@@ -237,7 +237,7 @@ class LocalStore:
                 reserve(data, record.total_size)
             finally:
                 os.close(data)
-            with ChunkTable(folder, record.chunk_count) as table:
+            with ChunkTable(folder, record.chunk_count, create=True) as table:
                 table.write_header(Header(boot=BOOT_ID, checkpoint=time.time()))
             every_chunk = self._config.durability is Durability.CHUNK
             folder.write_record(record, sync=every_chunk)
@@ -249,12 +249,11 @@ class LocalStore:
 
     def _finish(self, folder: UploadFolder, record: Record, table: ChunkTable) -> Record:
         with table.fenced() as header:
-            entries = table.recount(header)
+            regular = table.recount(header)
             missing = table.missing()
         if missing or header.received_bytes != record.total_size:
             raise _incomplete(record, header, missing)
-        regular = not any(entry.side for entry in entries)
-        data_file = DATA if regular else _assemble(folder, header, entries)
+        data_file = DATA if regular else _assemble(folder, header, table.entries())
         if self._durable:
             folder.sync()
         try:

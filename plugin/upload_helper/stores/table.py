@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import struct
+import sys
 import time
 import uuid
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +25,8 @@ _VERSION = 1
 _HEADER = struct.Struct("<4sHHQQQQQ16sd")
 _ENTRY = struct.Struct("<BBHIQQ8x")
 _HEADER_SIZE = 128
+# Where the length stands in an entry, counted in numbers of eight bytes. Only received chunks have one.
+_LENGTH = 1
 _DELETED = 1
 
 
@@ -46,6 +50,14 @@ def _boot_id() -> bytes:
 
 
 BOOT_ID = _boot_id()
+
+
+def _numbers(raw: bytes) -> array[int]:
+    """Return the table as the numbers of eight bytes that it is made of."""
+    numbers = array("Q", raw)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
 
 
 @dataclass(slots=True)
@@ -74,7 +86,7 @@ class Header:
 
 @dataclass(slots=True)
 class Entry:
-    """One chunk number: its state, the attempt that holds or held the claim, and its length in bytes.
+    """One chunk number: its state, the attempt that holds or held the claim, and its length once it is received.
 
     `side` says that its bytes are in a file of their own because its length is not the regular one.
     """
@@ -89,8 +101,11 @@ class Entry:
 class ChunkTable:
     """The open table of one upload. All but ``open`` and ``close`` is called within ``fenced``."""
 
-    def __init__(self, folder: UploadFolder, chunk_count: int) -> None:
-        self._descriptor = folder.open(TABLE, os.O_RDWR | os.O_CREAT)
+    def __init__(self, folder: UploadFolder, chunk_count: int, *, create: bool = False) -> None:
+        try:
+            self._descriptor = folder.open(TABLE, os.O_RDWR | (os.O_CREAT if create else 0))
+        except FileNotFoundError:
+            raise NotFoundError(f"There is no upload {folder.path.name}.") from None
         self._count = chunk_count
 
     def __enter__(self) -> Self:
@@ -147,15 +162,17 @@ class ChunkTable:
         entry.state, entry.sequence = Chunk.RECEIVED, header.sequence
         self.write_entry(number, entry)
 
-    def recount(self, header: Header) -> list[Entry]:
-        """Count again, correct the header and return all entries; takes 0.3 s for a million chunks."""
-        entries = self.entries()
-        there = [entry for entry in entries if entry.state == Chunk.RECEIVED]
-        counts = len(there), sum(entry.length for entry in there)
+    def recount(self, header: Header) -> bool:
+        """Count again, correct the header, and return whether every chunk has the regular length.
+
+        Works on columns of the raw table: a million chunks take a few hundredths of a second, entry by entry a second.
+        """
+        raw = self._raw_entries()
+        counts = raw[:: _ENTRY.size].count(Chunk.RECEIVED), sum(_numbers(raw)[_LENGTH :: _ENTRY.size // 8])
         if counts != (header.received, header.received_bytes):
             header.received, header.received_bytes = counts
             self.write_header(header)
-        return entries
+        return 1 not in raw[1 :: _ENTRY.size]
 
     def entries(self) -> list[Entry]:
         """Return all entries, in the order of their numbers."""

@@ -15,6 +15,8 @@ from .table import Chunk, ChunkTable, Entry, Header
 
 _CHECKPOINT_SECONDS = 30
 _MOVE_BLOCK = 1 << 20
+# A chunk of up to this size is claimed, written and acknowledged in one go if it is in memory as a whole.
+_AT_ONCE = 256 << 10
 # Chunks below this size are left to the kernel's own writeback: asking for each would write its pages many times.
 _WRITEBACK_FROM = 256 << 10
 
@@ -51,6 +53,10 @@ class ChunkWriter:
         self._there: Entry | None = None
 
     def __enter__(self) -> Self:
+        if self._length is None or self._length > _AT_ONCE:
+            # Claimed before its first block comes, so that of two requests the one that began later is the newer one.
+            with storage_errors():
+                self._put(b"")
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -66,6 +72,8 @@ class ChunkWriter:
         """Take the next bytes."""
         if not block:
             return
+        if self._held:
+            raise InvalidRequestError(f"Chunk {self._number} is longer than the {self._length} bytes declared.")
         if not self._written and len(block) == self._length:
             # The whole chunk is in memory: commit claims, writes and acknowledges it under one fence.
             self._held = block
@@ -132,7 +140,7 @@ class ChunkWriter:
             self._table.write_header(header)
         self._choose_place(header)
         self._attempt = entry.attempt + 1
-        self._table.write_entry(self._number, Entry(Chunk.CLAIMED, self._side, self._attempt, self._length or 0))
+        self._table.write_entry(self._number, Entry(Chunk.CLAIMED, self._side, self._attempt))
 
     def _mends(self, header: Header, entry: Entry) -> bool:
         """Say whether this chunk may replace one that is there: only when all are, and their bytes don't add up."""
@@ -149,7 +157,7 @@ class ChunkWriter:
         if header.chunk_size or not self._record.total_size:
             offset, room = slot(self._record, header.chunk_size, self._number)
             if room >= 0 and self._length in (room, None):
-                self._file = self._folder.open(DATA, os.O_RDWR | os.O_CREAT)
+                self._file = self._folder.open(DATA, os.O_RDWR)
                 self._side, self._offset, self._room = False, offset, room
                 return
         self._file = self._folder.open(side_name(self._number), os.O_RDWR | os.O_CREAT)
@@ -198,7 +206,7 @@ class ChunkWriter:
     def _due(self, header: Header) -> int:
         if self._durability is Durability.CHUNK:
             header.durable = header.sequence
-        elif self._durability is Durability.FINISH and time.time() - header.checkpoint > _CHECKPOINT_SECONDS:
+        elif self._durability is Durability.FINISH and abs(time.time() - header.checkpoint) > _CHECKPOINT_SECONDS:
             header.checkpoint = time.time()
             return header.sequence
         return 0
@@ -250,6 +258,10 @@ class ChunkWriter:
                     self._claim_or_check(header)
                     size = min(_MOVE_BLOCK, self._written - done)
                     copy_range(self._file, self._offset + done, target, offset + done, size)
+            with self._table.fenced() as header:
+                self._claim_or_check(header)
+                if self._side:
+                    os.ftruncate(self._file, 0)
         except BaseException:
             os.close(target)
             raise
@@ -260,8 +272,8 @@ class ChunkWriter:
         """Give up the claim if it still is ours, and the room of a file aside."""
         if not self._attempt:
             return
-        # Gone with its folder, there is nothing to give up.
-        with suppress(NotFoundError), self._table.fenced():
+        # An upload that is gone has nothing to give up, and a claim that stays on a sick disk keeps nobody out.
+        with suppress(NotFoundError, OSError), self._table.fenced():
             entry = self._table.entry(self._number)
             if entry.attempt == self._attempt and entry.state == Chunk.CLAIMED:
                 self._table.write_entry(self._number, Entry(attempt=self._attempt))
