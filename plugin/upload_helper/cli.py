@@ -7,7 +7,7 @@ import time
 import click
 from flask.cli import AppGroup
 
-from .errors import Error
+from .errors import Error, NotFoundError
 from .protocols.chunked import StatusRequest, StatusResponse
 from .state import current_state
 from .version import __version__
@@ -22,7 +22,10 @@ def list_() -> None:
     """List all uploads: uid, state, share received, size, owner and name."""
     service = current_state().service
     for upload in service.uploads():
-        status = service.status(StatusRequest(upload.uploadUid), None)
+        try:
+            status = service.status(StatusRequest(upload.uploadUid), None)
+        except NotFoundError:
+            continue  # deleted since the line before
         share = 100 * status.receivedBytes // status.totalSize if status.totalSize else 100
         columns = (
             f"{upload.uploadUid}  {status.state:8}  {share:3} %  {_size(status.totalSize):>10}",

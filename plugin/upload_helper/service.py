@@ -20,6 +20,7 @@ from .config import Config
 from .errors import ChecksumMismatchError, Error, IncompleteError, InvalidRequestError, NotFoundError, TooLargeError
 from .protocols.chunked import ChunkRequest, StatusRequest, StatusResponse
 from .stores import Store
+from .stores.files import sync_directory
 from .upload import Record, State, check_chunk, check_new, check_number, display_name, new_uid
 
 log = logging.getLogger("upload_helper")
@@ -70,6 +71,7 @@ class Upload:
                 _rename_new(scratch, destination)
         finally:
             scratch.unlink(missing_ok=True)
+        sync_directory(destination.parent)
         self._forget()
         return destination
 
@@ -132,7 +134,8 @@ class UploadService:
         except BaseException:
             if created and not record.identifier:
                 # The client has not learned the uid, so nobody could ever go on with this upload.
-                self.delete(record.uid, None)
+                with suppress(Error):
+                    self.delete(record.uid, None)
             raise
         if complete and record.state is State.OPEN:
             with suppress(IncompleteError):

@@ -6,7 +6,7 @@ from flask import Blueprint, Response, request
 from werkzeug.exceptions import HTTPException
 
 from .downloads import send_upload
-from .errors import Error, InvalidRequestError
+from .errors import Error, ForbiddenError, InvalidRequestError
 from .intake import check_same_site, query, read_chunk, respond
 from .protocols import structs
 from .protocols.chunked import ChunkRequest, ChunkResponse, StatusRequest
@@ -44,6 +44,12 @@ def list_uploads() -> Response:
         return _status(structs.load(StatusRequest, query(request)))
     state.allow("list")
     owner = state.owner()
+    if owner == "":
+        # Strangers to each other share this owner; each knows the uids of their own uploads, and no others.
+        raise ForbiddenError(
+            "Uploads are listed only for somebody in particular.",
+            remedy="Developer: pass UploadHelper(app, identify=f), where f() returns who the current user is.",
+        )
     statuses = [state.service.status(StatusRequest(upload.uploadUid), owner) for upload in state.service.uploads(owner)]
     return respond(request, {"uploads": statuses})
 

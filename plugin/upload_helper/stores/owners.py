@@ -24,7 +24,7 @@ def _digest(*parts: object) -> str:
 
 
 class OwnerIndex:
-    """The index below one folder. What changes it is called with the owner's lock held."""
+    """The index below one folder. What adds and removes is called with the owner's lock held."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
