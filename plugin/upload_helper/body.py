@@ -15,7 +15,14 @@ from typing import IO, TYPE_CHECKING, Any
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
-from .errors import BodyCutError, BodyStalledError, InvalidRequestError, TooLargeError, UnsupportedTypeError
+from .errors import (
+    BodyCutError,
+    BodyStalledError,
+    InvalidRequestError,
+    LengthRequiredError,
+    TooLargeError,
+    UnsupportedTypeError,
+)
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -87,8 +94,11 @@ def open_body(environ: WSGIEnvironment, stream: IO[bytes], *, limit: int, timeou
             raise InvalidRequestError(f"Content-Length {declared!r} is not a number of bytes.")
         length: int | None = int(declared)
     else:
-        # Without a length the server must say that it ends the stream itself; otherwise reading could hang for ever.
+        # Without a length the server must say that it ends the stream itself; otherwise reading could hang for ever,
+        # and a chunked body, which uWSGI shows as an empty one, would be acknowledged as such.
         length = None if environ.get("wsgi.input_terminated") else 0
+        if length == 0 and "HTTP_TRANSFER_ENCODING" in environ:
+            raise LengthRequiredError("The body has no Content-Length, which this server needs.")
     if length is not None and length > limit:
         raise TooLargeError(f"The body has {length} bytes; {limit} are allowed.")
     return Body(stream, length, limit, environ.get("gunicorn.socket"), timeout)

@@ -1,44 +1,57 @@
-"""The demo: a page on which a person uploads a file, and the application behind it."""
+"""The demo: a page on which a person uploads a file, the application behind it, and gunicorn in front of that."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import secrets
-import sys
+import shutil
+import signal
+import socket
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
-from flask import Flask, jsonify, render_template, session
+import click
+from flask import Flask, Response, jsonify, make_response, render_template, session
 from flask.typing import ResponseReturnValue
 
 from .extension import UploadHelper
 from .state import Access
 
+# The page runs nothing but its own script, so a name or a text that slipped through as HTML could do nothing.
+_PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
-def create_app() -> Flask:
-    """Return the application: anybody may upload, and sees what the same browser has uploaded."""
-    app = Flask("upload_helper")
-    folder = os.environ.get("UPLOAD_HELPER_DEMO_FOLDER") or tempfile.mkdtemp(prefix="upload-helper-demo-")
+
+def create_app(folder: str | os.PathLike[str]) -> Flask:
+    """Return the application: anybody may upload to `folder`, and sees what the same browser has uploaded."""
+    root = Path(folder).absolute()
+    app = Flask("upload_helper", static_folder=None)
     app.config.from_mapping(
-        SECRET_KEY=os.environ.get("UPLOAD_HELPER_DEMO_SECRET") or secrets.token_hex(),
-        UPLOAD_HELPER_FOLDER=folder,
+        SECRET_KEY=_secret(root),
+        # Cookies don't tell ports apart: under the usual name, another application on this machine would replace it.
+        SESSION_COOKIE_NAME="upload_helper_demo",
+        SESSION_COOKIE_SAMESITE="Lax",
+        SESSION_REFRESH_EACH_REQUEST=False,
+        UPLOAD_HELPER_FOLDER=root,
     )
-
-    def browser() -> str:
-        """Tell browsers apart by a random number in the session."""
-        return str(session.setdefault("browser", secrets.token_hex(16)))
-
-    def anybody(_: Access) -> bool:
-        return True
-
-    helper = UploadHelper(app, authorize=anybody, identify=browser)
+    helper = UploadHelper(app, authorize=_anybody, identify=_browser)
     app.register_blueprint(helper.blueprint(), url_prefix="/uploads")
 
     @app.get("/")
-    def page() -> str:
-        browser()
-        return render_template("upload_helper/demo.html")
+    def page() -> Response:
+        _browser()
+        response = make_response(render_template("upload_helper/demo.html"))
+        response.headers["Content-Security-Policy"] = _PAGE_POLICY
+        # A copy from a cache would come without the cookie.
+        response.headers["Cache-Control"] = "no-store"
+        return response
 
     @app.get("/digest/<uid>")
     def digest(uid: str) -> ResponseReturnValue:
@@ -51,9 +64,119 @@ def create_app() -> Flask:
 
 
 def serve(host: str, port: int, workers: int, threads: int, folder: str | None) -> None:
-    """Become gunicorn with the demo; returns only if gunicorn is not installed."""
-    os.environ["UPLOAD_HELPER_DEMO_FOLDER"] = str(Path(folder or tempfile.mkdtemp(prefix="upload-helper-demo-")))
-    os.environ["UPLOAD_HELPER_DEMO_SECRET"] = secrets.token_hex()
-    arguments = ["--bind", f"{host}:{port}", "--workers", str(workers), "--threads", str(threads), "--worker-class"]
-    command = [sys.executable, "-m", "gunicorn", *arguments, "gthread", "upload_helper.demo:create_app()"]
-    os.execv(sys.executable, command)  # noqa: S606
+    """Serve the demo under gunicorn until a signal ends it; without a folder, files go where they are removed then.
+
+    Raises click.ClickException where the folder or the address can't be had, or gunicorn is not installed.
+    """
+    with _folder(folder) as root, _listen(host, port) as listener:
+        try:
+            app = create_app(root)
+        except OSError as error:
+            raise click.ClickException(f"The folder {root} can't be used: {error.strerror}.") from None
+        settings = {"workers": workers, "threads": threads}
+        server = _gunicorn(app, listener, settings)
+        _announce(host, listener, root, temporary=not folder)
+        # gunicorn closes the descriptor by its number, so nobody else may think it is theirs.
+        listener.detach()
+        server.run()
+
+
+def _anybody(_: Access) -> bool:
+    return True
+
+
+def _browser() -> str:
+    """Tell browsers apart by a random number in a cookie that outlives the browser window."""
+    if "browser" not in session:
+        session["browser"] = secrets.token_hex(16)
+        session.permanent = True
+    return str(session["browser"])
+
+
+def _secret(folder: Path) -> str:
+    """Return the key that signs the cookies; it stays with the files, so that after a restart they are found again."""
+    path = folder / ".secret"
+    with suppress(FileNotFoundError):
+        if secret := path.read_text():
+            return secret
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(secrets.token_hex())
+    return path.read_text()
+
+
+@contextmanager
+def _folder(given: str | None) -> Iterator[Path]:
+    """Yield the folder for the files; one that nobody has named is made, and removed at the end."""
+    if given:
+        yield Path(given)
+        return
+    # On many systems /tmp is memory, which is no place for gigabytes.
+    roomy = "/var/tmp" if "TMPDIR" not in os.environ and os.access("/var/tmp", os.W_OK) else None  # noqa: S108
+    made = Path(tempfile.mkdtemp(prefix="upload-helper-demo-", dir=roomy))
+    process = os.getpid()
+    try:
+        yield made
+    finally:
+        # gunicorn's workers are forks of this process, and leave through here as well.
+        if os.getpid() == process:
+            shutil.rmtree(made, ignore_errors=True)
+
+
+@contextmanager
+def _listen(host: str, port: int) -> Iterator[socket.socket]:
+    """Yield a listening socket; connections that come before the server is up wait in its queue."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family, backlog=256)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        text = f"Can't listen on {host} port {port}: {reason}. Choose another with --port, or --port 0 for any."
+        raise click.ClickException(text) from None
+    with listener:
+        yield listener
+
+
+def _gunicorn(app: Flask, listener: socket.socket, settings: Mapping[str, Any]) -> Any:
+    """Return gunicorn for `app`, to be started with ``run()`` in this process."""
+    try:
+        # An extra, which only this command needs.
+        from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped] # noqa: PLC0415
+    except ImportError:
+        text = "gunicorn is not installed. Install it with: pip install 'flask-upload-helper[server]'"
+        raise click.ClickException(text) from None
+
+    def end_with_the_terminal(arbiter: Any) -> None:
+        # gunicorn would reload, and go on without anybody who could stop it.
+        signal.signal(signal.SIGHUP, lambda *_: arbiter.signal(signal.SIGTERM, None))
+
+    class Server(BaseApplication):  # type: ignore[misc]
+        """gunicorn that neither reads its own configuration files nor opens its control socket."""
+
+        def load_config(self) -> None:
+            values = {
+                "bind": f"fd://{listener.fileno()}",
+                "worker_class": "gthread",
+                "control_socket_disable": True,
+                "graceful_timeout": 2,
+                "loglevel": "warning",
+                "when_ready": end_with_the_terminal,
+                **settings,
+            }
+            for name, value in values.items():
+                self.cfg.set(name, value)
+
+        def load(self) -> Flask:
+            return app
+
+    return Server()
+
+
+def _announce(host: str, listener: socket.socket, folder: Path, *, temporary: bool) -> None:
+    port = listener.getsockname()[1]
+    address = ip_address(listener.getsockname()[0])
+    name = "localhost" if address.is_unspecified else f"[{host}]" if ":" in host else host
+    click.echo(f"Open http://{name}:{port}/ in a browser; Ctrl-C ends the demo.")
+    click.echo(f"Files go to {folder}{' and are removed at the end' if temporary else ''}.")
+    if not address.is_loopback:
+        click.echo("Everybody who reaches this machine can upload: use it in networks that you trust.")

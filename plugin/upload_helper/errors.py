@@ -92,6 +92,14 @@ class IncompleteError(Error):
     remedy = "Ask for the status and send what is missing."
 
 
+class LengthRequiredError(Error):
+    """The body has no declared length, and this WSGI server would hide where it ends."""
+
+    code = "length_required"
+    status = 411
+    remedy = "Send a Content-Length."
+
+
 class TooLargeError(Error):
     """A file, a chunk, a request or an owner's total is larger than the configuration allows."""
 
