@@ -21,8 +21,9 @@ def make_blueprint(name: str) -> Blueprint:
     blueprint.before_request(_refuse_other_sites)
     blueprint.register_error_handler(Error, answer_error)
     blueprint.register_error_handler(HTTPException, _answer_http_error)
-    blueprint.add_url_rule("", view_func=send_chunk, methods=["POST"])
-    blueprint.add_url_rule("", view_func=list_uploads)
+    for rule in ("", "/"):
+        blueprint.add_url_rule(rule, view_func=send_chunk, methods=["POST"])
+        blueprint.add_url_rule(rule, view_func=list_uploads)
     blueprint.add_url_rule("/<uid>", view_func=download)
     blueprint.add_url_rule("/<uid>", view_func=delete, methods=["DELETE"])
     blueprint.add_url_rule("/<uid>/status", view_func=status)

@@ -87,7 +87,7 @@ class UploadFolder:
         scratch = f"{RECORD}.new"
         descriptor = self.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
-            write_at(descriptor, json.dumps(record.as_json(), ensure_ascii=False).encode(), 0)
+            write_at(descriptor, json.dumps(record.as_json()).encode(), 0)
             if sync:
                 os.fsync(descriptor)
         finally:
