@@ -134,16 +134,20 @@ class Form:
     def file(self) -> Iterator[bytes]:
         """Yield the bytes of the file part, then read the form to its end, so that a cut one is found out."""
         if self._spool is not None:
-            with self._spool:
-                while block := self._spool.read(BLOCK):
-                    yield block
+            while block := self._spool.read(BLOCK):
+                yield block
             return
         yield from self._part()
         for _ in self._events:
             pass
 
+    def close(self) -> None:
+        """Remove what was put on the disk."""
+        if self._spool is not None:
+            self._spool.close()
+
     def _keep(self) -> None:
-        self._spool = tempfile.SpooledTemporaryFile(_SPOOL_IN_MEMORY)  # noqa: SIM115 - closed by file()
+        self._spool = tempfile.SpooledTemporaryFile(_SPOOL_IN_MEMORY)  # noqa: SIM115 - see close()
         for block in self._part():
             self._spool.write(block)
         self._spool.seek(0)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from flask import Request, Response
+from flask import Request, Response, after_this_request
 
 from .body import Body, Form, open_body
 from .config import Config
@@ -102,6 +102,12 @@ def _read_form(request: Request, config: Config, cls: type[C]) -> C:
         raise InvalidRequestError("Content-Type multipart/form-data has no boundary.")
     body = _open(request, config, config.max_chunk_size + _AROUND)
     form = Form(body, boundary.encode("latin-1"), REQUIRED_FIELDS - fields.keys())
+
+    @after_this_request
+    def close(response: Response) -> Response:
+        form.close()
+        return response
+
     if not form.has_file:
         raise InvalidRequestError("The form has no file part; send the chunk's bytes as one, named content.")
     return cls.streamed(from_text({**fields, **form.fields}), form.file(), None)

@@ -154,7 +154,6 @@ class UploadService:
     def status(self, query: StatusRequest, owner: str | None) -> StatusResponse:
         """Say how far an upload is; raises NotFoundError if there is none."""
         record = self._named(query, owner)
-        finished = record.state is State.FINISHED
         progress = self._store.progress(record.uid)
         expiry = self.config.expiry.total_seconds()
         return StatusResponse(
@@ -163,8 +162,8 @@ class UploadService:
             totalSize=record.total_size,
             chunkCount=record.chunk_count,
             state=record.state,
-            receivedBytes=record.total_size if finished else progress.received_bytes,
-            missing=[] if finished else progress.missing,
+            receivedBytes=progress.received_bytes,
+            missing=progress.missing,
             chunkSize=progress.chunk_size,
             expires=self._store.last_write(record.uid) + expiry if expiry else None,
         )

@@ -21,7 +21,7 @@ _UID = re.compile(r"[0-9a-f]{32}")
 # Marks that reorder text on screen: a name with one can show "exe.tif" and be "fit.exe". Unicode TR 36, section 2.
 _BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 # Names that Windows gives to devices whatever their extension.
-_DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(?:\.|$)", re.IGNORECASE)
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$) *(?:\.|$)", re.IGNORECASE)
 
 
 class State(StrEnum):
@@ -78,9 +78,12 @@ def display_name(raw: str) -> str:
     Keeps the last part of a path in either notation and letters of every language, composed (NFC). Takes out control
     characters and marks that reorder text. Raises InvalidRequestError for a name of more than 255 bytes in UTF-8.
     """
-    name = unicodedata.normalize("NFC", re.split(r"[/\\]", raw)[-1])
+    name = re.split(r"[/\\]", raw)[-1]
+    # Composing takes quadratic time in a run of marks, so what is far too long is refused before.
+    if len(name) > 4 * LONGEST_NAME:
+        raise InvalidRequestError(f"fileName has {len(name)} characters; {LONGEST_NAME} bytes in UTF-8 are allowed.")
     name = "".join(c for c in _BIDI.sub("", name) if unicodedata.category(c) not in ("Cc", "Zl", "Zp"))
-    name = name.strip(" ").rstrip(". ")
+    name = unicodedata.normalize("NFC", name).strip(" ").rstrip(". ")
     try:
         size = len(name.encode())
     except UnicodeEncodeError:

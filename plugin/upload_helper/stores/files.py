@@ -66,6 +66,15 @@ class UploadFolder:
         """Open a file of the upload and return its descriptor."""
         return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self.descriptor)
 
+    @contextmanager
+    def opened(self, name: str, flags: int) -> Iterator[int]:
+        """Open a file of the upload for the length of a ``with`` block."""
+        descriptor = self.open(name, flags)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
     def names(self) -> list[str]:
         """Return the names of the files in the directory."""
         return os.listdir(self.descriptor)  # noqa: PTH208 - a path would follow links
@@ -73,25 +82,25 @@ class UploadFolder:
     def read_record(self) -> Record:
         """Read the record. One that can't be read, after a power cut say, counts as no upload."""
         try:
-            descriptor = self.open(RECORD, os.O_RDONLY)
-            try:
+            with self.opened(RECORD, os.O_RDONLY) as descriptor:
                 raw = os.read(descriptor, 1 << 16)
-            finally:
-                os.close(descriptor)
             return Record.from_json(json.loads(raw))
         except (FileNotFoundError, ValueError, TypeError, AttributeError) as error:
             raise NotFoundError(f"There is no upload {self.path.name}.") from error
 
+    def read_record_or_none(self) -> Record | None:
+        """Read the record, or return None where it can't be read."""
+        with suppress(NotFoundError):
+            return self.read_record()
+        return None
+
     def write_record(self, record: Record, *, sync: bool) -> None:
         """Replace the record in one step: whoever reads sees the old one or the new one."""
         scratch = f"{RECORD}.new"
-        descriptor = self.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        try:
+        with self.opened(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as descriptor:
             write_at(descriptor, json.dumps(record.as_json()).encode(), 0)
             if sync:
                 os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
         os.rename(scratch, RECORD, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
         if sync:
             os.fsync(self.descriptor)
@@ -100,12 +109,8 @@ class UploadFolder:
         """Force the directory, the files in it and its own name to the disk."""
         for name in self.names():
             # Files come and go while an upload is written to and finished.
-            with suppress(FileNotFoundError):
-                descriptor = self.open(name, os.O_RDONLY)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
+            with suppress(FileNotFoundError), self.opened(name, os.O_RDONLY) as descriptor:
+                os.fsync(descriptor)
         os.fsync(self.descriptor)
         sync_directory(self.path.parent)
 

@@ -13,6 +13,7 @@ Beside them stand ``.owners`` (the index), ``.locks``, ``.scratch`` (half-made a
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 import time
@@ -34,12 +35,12 @@ from ..errors import (
 from ..locks import LockFolder
 from ..upload import Record, State, is_uid
 from .base import Progress
-from .files import DATA, UploadFolder, copy_range, file_size, reserve, storage_errors, sync_directory
+from .files import DATA, TABLE, UploadFolder, copy_range, file_size, reserve, storage_errors, sync_directory
 from .owners import OwnerIndex, refuse_links
-from .table import BOOT_ID, ChunkTable, Entry, Header
+from .table import ChunkTable, Entry, Header
 from .writer import ChunkWriter, side_name
 
-_ASSEMBLED = "assembled"
+ASSEMBLED = "assembled"
 _SCRATCH_SECONDS = 3600
 
 
@@ -66,8 +67,8 @@ class LocalStore:
                     return existing, False
                 self._check_quota(record)
                 self._check_space(record.total_size)
-                self._owners.add(record)
                 try:
+                    self._owners.add(record, sync=self._config.durability is Durability.CHUNK)
                     self._build(record)
                 except BaseException:
                     self._owners.remove(record)
@@ -78,8 +79,10 @@ class LocalStore:
     def find(self, record: Record) -> Record | None:
         """Return the upload with the same owner, identifier, name, size and chunk count."""
         uid = self._owners.find(record) if record.identifier else ""
-        with suppress(NotFoundError):
-            return self.read(uid) if uid else None
+        with suppress(NotFoundError), self._folder(uid) as folder:
+            # A power cut can have taken the table, and then nobody can go on with the upload.
+            if TABLE in folder.names():
+                return folder.read_record()
         return None
 
     def read(self, uid: str) -> Record:
@@ -101,7 +104,10 @@ class LocalStore:
         """Count what is there."""
         with self._folder(uid) as folder:
             record = folder.read_record()
-            with ChunkTable(folder, record.chunk_count) as table, table.fenced() as header:
+            finished = record.state is State.FINISHED
+            with ChunkTable(folder, record.chunk_count, finished=finished) as table, table.fenced() as header:
+                if finished:
+                    return Progress(record.total_size, [], header.chunk_size or None)
                 table.recount(header)
                 return Progress(header.received_bytes, table.missing(), header.chunk_size or None)
 
@@ -110,14 +116,13 @@ class LocalStore:
         record = self.read(uid)
         if record.state is State.FINISHED:
             return record, False
-        with self._locks.hold(uid), self._folder(uid) as folder:
+        with self._folder(uid) as folder, self._locks.hold(uid):
             record = folder.read_record()
             if record.state is State.FINISHED:
                 return record, False
             with ChunkTable(folder, record.chunk_count) as table:
                 finished = self._finish(folder, record, table)
-            self._owners.finished(record)
-            _remove_leftovers(folder, finished)
+            self._tidy(folder, finished)
         return finished, True
 
     def path(self, record: Record) -> str:
@@ -126,8 +131,9 @@ class LocalStore:
 
     def delete(self, uid: str) -> Record | None:
         """Remove an upload with all that belongs to it."""
-        with self._locks.hold(uid), self._folder(uid) as folder:
-            record = self._retire(folder)
+        with self._folder(uid) as folder, self._locks.hold(uid):
+            record = folder.read_record_or_none()
+            self._retire(folder)
         self._forget(uid, record)
         return record
 
@@ -148,13 +154,13 @@ class LocalStore:
 
     def delete_expired(self, uid: str, before: float) -> Record | None:
         """Delete an upload that nobody has written to since `before`, unless somebody is at work on it."""
-        with self._locks.hold(uid, wait=False) as held, self._folder(uid) as folder:
+        with self._folder(uid) as folder, self._locks.hold(uid, wait=False) as held:
             if not held or folder.last_write() >= before:
                 return None
-            # Blocks are written under the fence, so none can come between this look and the mark.
-            record = self._retire(folder, unwritten_since=before)
-        if record is not None:
-            self._forget(uid, record)
+            record = folder.read_record_or_none()
+            if not self._retire(folder, unwritten_since=before):
+                return None
+        self._forget(uid, record)
         return record
 
     def claim_sweep(self, interval: float) -> bool:
@@ -181,8 +187,10 @@ class LocalStore:
             for lock, directory in self._owners.directories():
                 with self._owner_locks.hold(lock, wait=False) as held:
                     if held:
-                        exists = {uid: self._exists(uid) for uid in self._owners.uids(directory)}
-                        self._owners.prune(directory, exists)
+                        states = self._owners.uids(directory)
+                        self._owners.prune(directory, {uid: self._exists(uid) for uid in states})
+                        for uid in (uid for uid, state in states.items() if state is State.OPEN):
+                            self._tidy_finished(uid)
 
     @contextmanager
     def _folder(self, uid: str) -> Iterator[UploadFolder]:
@@ -231,15 +239,12 @@ class LocalStore:
         """Make the upload's directory aside and move it in place, so that nobody sees half of it."""
         scratch = self._scratch / record.uid
         scratch.mkdir(mode=0o700)
+        every_chunk = self._config.durability is Durability.CHUNK
         with UploadFolder(scratch) as folder:
-            data = folder.open(DATA, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-            try:
+            with folder.opened(DATA, os.O_RDWR | os.O_CREAT | os.O_EXCL) as data:
                 reserve(data, record.total_size)
-            finally:
-                os.close(data)
             with ChunkTable(folder, record.chunk_count, create=True) as table:
-                table.write_header(Header(boot=BOOT_ID, checkpoint=time.time()))
-            every_chunk = self._config.durability is Durability.CHUNK
+                table.write_header(Header.new(every_chunk=every_chunk))
             folder.write_record(record, sync=every_chunk)
             if every_chunk:
                 folder.sync()
@@ -253,7 +258,14 @@ class LocalStore:
             missing = table.missing()
         if missing or header.received_bytes != record.total_size:
             raise _incomplete(record, header, missing)
-        data_file = DATA if regular else _assemble(folder, header, table.entries())
+        lost = [] if regular else _assemble(folder, header, table.entries())
+        if lost:
+            with table.fenced() as header:
+                for number in lost:
+                    table.write_entry(number, Entry(attempt=table.entry(number).attempt))
+                table.recount(header)
+                raise _incomplete(record, header, table.missing())
+        data_file = DATA if regular else ASSEMBLED
         if self._durable:
             folder.sync()
         try:
@@ -266,17 +278,43 @@ class LocalStore:
         folder.write_record(finished, sync=self._durable)
         return finished
 
-    def _retire(self, folder: UploadFolder, unwritten_since: float | None = None) -> Record | None:
-        """Stop all writers and take the upload out of sight; with a time, only if nothing was written since."""
-        record: Record | None = None
-        with suppress(NotFoundError):
+    def _tidy(self, folder: UploadFolder, finished: Record) -> None:
+        """Remove what a finished upload does not need any more, and count it as finished."""
+        for name in folder.names():
+            if name.startswith("side-") or (name == DATA and finished.data_file != DATA):
+                os.unlink(name, dir_fd=folder.descriptor)
+        # Last, for it is what stands there as open that is tidied up after a crash.
+        self._owners.finished(replace(finished, state=State.OPEN))
+
+    def _tidy_finished(self, uid: str) -> None:
+        """Tidy up after a process that was killed right after it had finished an upload."""
+        with suppress(NotFoundError), self._folder(uid) as folder, self._locks.hold(uid, wait=False) as held:
             record = folder.read_record()
-        with ChunkTable(folder, record.chunk_count if record else 0) as table, table.fenced() as header:
-            if unwritten_since is not None and folder.last_write() >= unwritten_since:
-                return None
-            table.mark_deleted(header)
-        folder.path.rename(self._scratch / folder.path.name)
-        return record
+            if held and record.state is State.FINISHED:
+                self._tidy(folder, record)
+
+    def _retire(self, folder: UploadFolder, unwritten_since: float = math.inf) -> bool:
+        """Take the upload out of sight and stop its writers; return False if it was written to since the given time."""
+        try:
+            table = ChunkTable(folder, 0)
+        except NotFoundError:
+            # Lost in a power cut, and so nobody writes.
+            self._hide(folder)
+            return True
+        # Blocks are written under the fence, so none can come between this look and the mark.
+        with table, table.held():
+            if folder.last_write() >= unwritten_since:
+                return False
+            # Out of sight first: dying in between, it leaves nothing that newcomers could find.
+            self._hide(folder)
+            table.mark_deleted()
+        return True
+
+    def _hide(self, folder: UploadFolder) -> None:
+        try:
+            folder.path.rename(self._scratch / folder.path.name)
+        except FileNotFoundError:
+            raise NotFoundError(f"There is no upload {folder.path.name}.") from None
 
     def _forget(self, uid: str, record: Record | None) -> None:
         if record is not None:
@@ -294,31 +332,28 @@ def _incomplete(record: Record, header: Header, missing: list[tuple[int, int]]) 
     return IncompleteError(f"Upload {record.uid} is incomplete: {text}.")
 
 
-def _assemble(folder: UploadFolder, header: Header, entries: list[Entry]) -> str:
-    """Put chunks of irregular lengths one behind the other in a file of its own; return its name.
+def _assemble(folder: UploadFolder, header: Header, entries: list[Entry]) -> list[int]:
+    """Put chunks of irregular lengths one behind the other in a file of its own; return those that are lost.
 
     The first file is left as it is until the record names the new one, so that a crash in between costs nothing.
     """
-    target = folder.open(_ASSEMBLED, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-    data = folder.open(DATA, os.O_RDONLY)
-    try:
-        offset = 0
-        for number, entry in enumerate(entries):
-            if entry.side:
-                side = folder.open(side_name(number), os.O_RDONLY)
+    lost = []
+    offset = 0
+    with folder.opened(ASSEMBLED, os.O_RDWR | os.O_CREAT | os.O_TRUNC) as target:
+        try:
+            for number, entry in enumerate(entries):
+                name, start = (side_name(number), 0) if entry.side else (DATA, number * header.chunk_size)
                 try:
-                    copy_range(side, 0, target, offset, entry.length)
-                finally:
-                    os.close(side)
-            else:
-                copy_range(data, number * header.chunk_size, target, offset, entry.length)
-            offset += entry.length
-    except EOFError as error:
-        raise StorageError(f"Upload {folder.path.name} has lost bytes: {error}.") from error
-    finally:
-        os.close(data)
-        os.close(target)
-    return _ASSEMBLED
+                    with folder.opened(name, os.O_RDONLY) as source:
+                        copy_range(source, start, target, offset, entry.length)
+                except (FileNotFoundError, EOFError):
+                    lost.append(number)
+                offset += entry.length
+        except BaseException:
+            # Half of it is of no use, and the room it takes may be what was missing.
+            os.ftruncate(target, 0)
+            raise
+    return lost
 
 
 def _verify(folder: UploadFolder, record: Record, data_file: str) -> None:
@@ -335,10 +370,3 @@ def _verify(folder: UploadFolder, record: Record, data_file: str) -> None:
         raise ChecksumMismatchError(
             f"The file has {algorithm}:{actual}, not the declared {record.checksum}; all of its chunks were discarded."
         )
-
-
-def _remove_leftovers(folder: UploadFolder, record: Record) -> None:
-    """Remove what a finished upload does not need any more."""
-    for name in folder.names():
-        if name.startswith("side-") or (name == DATA and record.data_file != DATA):
-            os.unlink(name, dir_fd=folder.descriptor)

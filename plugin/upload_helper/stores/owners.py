@@ -14,7 +14,9 @@ from pathlib import Path
 
 from ..errors import StorageError
 from ..upload import Record, State, is_uid
-from .files import read_small
+from .files import read_small, sync_directory, write_at
+
+_SCRATCH = "-new"
 
 
 def _digest(*parts: object) -> str:
@@ -29,13 +31,16 @@ class OwnerIndex:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def add(self, record: Record) -> None:
-        """Enter a new upload."""
+    def add(self, record: Record, *, sync: bool) -> None:
+        """Enter a new upload; with `sync` the entry is on the disk when this returns."""
         directory = self._directory(record.owner)
         directory.mkdir(mode=0o700, exist_ok=True)
-        self._touch(directory / self._marker(record), "")
+        (directory / self._marker(record)).touch(mode=0o600)
         if record.identifier:
-            self._touch(self._identifier(record), record.uid)
+            self._write(self._identifier(record), record.uid, sync=sync)
+        if sync:
+            sync_directory(directory)
+            sync_directory(self._folder)
 
     def find(self, record: Record) -> str:
         """Return the uid of the owner's upload with the same identifier, name, size and chunk count, or ''."""
@@ -74,15 +79,15 @@ class OwnerIndex:
             if exists.get(uid) is False:
                 (directory / name).unlink(missing_ok=True)
         for path in directory.glob("id-*"):
-            if exists.get(read_small(path), True) is False:
+            if path.name.endswith(_SCRATCH) or exists.get(read_small(path)) is False:
                 path.unlink(missing_ok=True)
         with suppress(OSError):
             directory.rmdir()
 
-    def uids(self, directory: Path) -> set[str]:
-        """Return every uid that an owner's directory mentions."""
-        markers = {uid for _, uid, _, _ in self._markers(directory)}
-        return markers | {read_small(path) for path in directory.glob("id-*")}
+    def uids(self, directory: Path) -> dict[str, State]:
+        """Return every uid that an owner's directory mentions, with the state that stands there."""
+        named = {read_small(path): State.FINISHED for path in directory.glob("id-*")}
+        return named | {uid: state for _, uid, _, state in self._markers(directory)}
 
     @staticmethod
     def lock_name(owner: str) -> str:
@@ -115,15 +120,20 @@ class OwnerIndex:
         ]
 
     @staticmethod
-    def _touch(path: Path, text: str) -> None:
-        scratch = path.with_name(path.name + "-new")
+    def _write(path: Path, text: str, *, sync: bool) -> None:
+        scratch = path.with_name(path.name + _SCRATCH)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(scratch, flags, 0o600)
         try:
-            os.write(descriptor, text.encode())
+            write_at(descriptor, text.encode(), 0)
+            if sync:
+                os.fsync(descriptor)
+            scratch.rename(path)
+        except BaseException:
+            scratch.unlink(missing_ok=True)
+            raise
         finally:
             os.close(descriptor)
-        scratch.rename(path)
 
 
 def refuse_links(*folders: Path) -> None:

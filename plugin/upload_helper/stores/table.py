@@ -23,11 +23,13 @@ from .files import TABLE, UploadFolder, write_at
 _MAGIC = b"UHct"
 _VERSION = 1
 _HEADER = struct.Struct("<4sHHQQQQQ16sd")
+_HEADER_START = struct.Struct("<4sHH")
 _ENTRY = struct.Struct("<BBHIQQ8x")
 _HEADER_SIZE = 128
 # Where the length stands in an entry, counted in numbers of eight bytes. Only received chunks have one.
 _LENGTH = 1
 _DELETED = 1
+_EVERY_CHUNK = 2
 
 
 class Chunk(IntEnum):
@@ -62,10 +64,15 @@ def _numbers(raw: bytes) -> array[int]:
 
 @dataclass(slots=True)
 class Header:
-    """What is known of all chunks together. The counts can lag behind after a crash; ``ChunkTable.recount`` mends them.
+    """What is known of all chunks together. After a crash the counts can be too high; ``recount`` mends them.
 
     ``sequence`` numbers the acknowledged chunks; those up to ``durable`` were on the disk when it was written.
     """
+
+    @classmethod
+    def new(cls, *, every_chunk: bool) -> Header:
+        """Return the header of a new upload; `every_chunk`: each is on the disk before its entry is written."""
+        return cls(flags=_EVERY_CHUNK if every_chunk else 0, checkpoint=time.time())
 
     flags: int = 0
     chunk_size: int = 0
@@ -101,12 +108,13 @@ class Entry:
 class ChunkTable:
     """The open table of one upload. All but ``open`` and ``close`` is called within ``fenced``."""
 
-    def __init__(self, folder: UploadFolder, chunk_count: int, *, create: bool = False) -> None:
+    def __init__(self, folder: UploadFolder, chunk_count: int, *, create: bool = False, finished: bool = False) -> None:
         try:
             self._descriptor = folder.open(TABLE, os.O_RDWR | (os.O_CREAT if create else 0))
         except FileNotFoundError:
             raise NotFoundError(f"There is no upload {folder.path.name}.") from None
         self._count = chunk_count
+        self._finished = finished
 
     def __enter__(self) -> Self:
         return self
@@ -123,6 +131,12 @@ class ChunkTable:
         os.fdatasync(self._descriptor)
 
     @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the upload's fence without a look at the header, which after a power cut writes to it."""
+        with fence(self._descriptor):
+            yield
+
+    @contextmanager
     def fenced(self) -> Iterator[Header]:
         """Hold the upload's fence and yield the header; raises NotFoundError if the upload was deleted meanwhile."""
         with fence(self._descriptor):
@@ -135,10 +149,9 @@ class ChunkTable:
         """Write the header back."""
         write_at(self._descriptor, header.pack(), 0)
 
-    def mark_deleted(self, header: Header) -> None:
-        """Make every open writer stop at its next block."""
-        header.flags |= _DELETED
-        self.write_header(header)
+    def mark_deleted(self) -> None:
+        """Make every open writer stop at its next block. Called within ``held``."""
+        write_at(self._descriptor, _HEADER_START.pack(_MAGIC, _VERSION, _DELETED), 0)
 
     def entry(self, number: int) -> Entry:
         """Return what is known of one chunk."""
@@ -154,12 +167,19 @@ class ChunkTable:
         write_at(self._descriptor, raw, self._offset(number))
 
     def receive(self, header: Header, number: int, entry: Entry) -> None:
-        """Count a chunk as received. The entry goes first: a crash in between leaves counts that are too low."""
+        """Count a chunk as received.
+
+        The header goes first, so that a crash in between leaves counts that are too high: whoever sees that nothing
+        is missing counts again, while counts that are too low would let a complete upload pass unseen.
+        """
         header.sequence += 1
         header.received += 1
         header.received_bytes += entry.length
         header.boot = BOOT_ID
+        if header.durable < header.sequence:
+            header.flags &= ~_EVERY_CHUNK
         entry.state, entry.sequence = Chunk.RECEIVED, header.sequence
+        self.write_header(header)
         self.write_entry(number, entry)
 
     def recount(self, header: Header) -> bool:
@@ -194,14 +214,17 @@ class ChunkTable:
 
     def _read_header(self) -> Header:
         raw = os.pread(self._descriptor, _HEADER.size, 0)
-        if len(raw) < _HEADER.size or not raw.startswith(_MAGIC):
-            # New, or lost in a power cut; in either case nothing is known to be on the disk.
-            header = Header(checkpoint=time.time())
-            self.forget(header)
+        good = len(raw) == _HEADER.size and raw.startswith(_MAGIC)
+        header = Header(*_HEADER.unpack(raw)[2:]) if good else Header.new(every_chunk=False)
+        if self._finished:
+            # The whole table was on the disk before the record said finished.
             return header
-        header = Header(*_HEADER.unpack(raw)[2:])
-        if header.boot != BOOT_ID and header.durable < header.sequence:
+        if not good or (header.boot != BOOT_ID and not header.flags & _EVERY_CHUNK):
+            # A power cut may have lost any page that was not forced to the disk: of the data, of the table, and of
+            # the header, which may be older than the entries beside it.
             header.boot = BOOT_ID
+            if not good:
+                os.ftruncate(self._descriptor, 0)
             self.forget(header, after=header.durable)
         return header
 

@@ -42,7 +42,7 @@ class ChunkWriter:
         self._number = number
         self._length = length
         self._durability = durability
-        self._table = ChunkTable(folder, record.chunk_count)
+        self._table = ChunkTable(folder, record.chunk_count, finished=record.state is State.FINISHED)
         self._attempt = 0
         self._written = 0
         self._held = b""
@@ -55,8 +55,12 @@ class ChunkWriter:
     def __enter__(self) -> Self:
         if self._length is None or self._length > _AT_ONCE:
             # Claimed before its first block comes, so that of two requests the one that began later is the newer one.
-            with storage_errors():
-                self._put(b"")
+            try:
+                with storage_errors():
+                    self._put(b"")
+            except BaseException:
+                self.__exit__()
+                raise
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -138,14 +142,19 @@ class ChunkWriter:
             header.received -= 1
             header.received_bytes -= entry.length
             self._table.write_header(header)
+        elif self._record.state is State.FINISHED:
+            raise ChunkConflictError(f"The upload is finished, and chunk {self._number} can't be compared any more.")
         self._choose_place(header)
         self._attempt = entry.attempt + 1
         self._table.write_entry(self._number, Entry(Chunk.CLAIMED, self._side, self._attempt))
 
     def _mends(self, header: Header, entry: Entry) -> bool:
         """Say whether this chunk may replace one that is there: only when all are, and their bytes don't add up."""
-        wrong_sum = header.received == self._record.chunk_count and header.received_bytes != self._record.total_size
-        return wrong_sum and self._length != entry.length and self._record.state is State.OPEN
+        if self._record.state is not State.OPEN or self._length == entry.length:
+            return False
+        if header.received >= self._record.chunk_count:
+            self._table.recount(header)
+        return header.received == self._record.chunk_count and header.received_bytes != self._record.total_size
 
     def _choose_place(self, header: Header) -> None:
         """Decide between the final place and a file aside; the first chunk of a sensible length fixes the size."""
@@ -187,28 +196,34 @@ class ChunkWriter:
         self._claim_or_check(header)
         if self._there is None:
             entry = Entry(Chunk.CLAIMED, self._side, self._attempt, self._written)
-            if header.received_bytes + self._written > self._record.total_size:
+            if self._too_many(header):
                 raise InvalidRequestError(
                     f"With chunk {self._number} of {self._written} bytes the upload would have"
                     f" {header.received_bytes + self._written}, more than its totalSize {self._record.total_size}."
                 )
-            self._table.receive(header, self._number, entry)
             checkpoint = self._due(header)
-            self._table.write_header(header)
+            self._table.receive(header, self._number, entry)
             self._attempt = 0
         elif self._written != self._there.length:
             raise ChunkConflictError(f"Chunk {self._number} is there already, with more bytes.")
         else:
             checkpoint = 0
-        complete = header.received == self._record.chunk_count and header.received_bytes == self._record.total_size
+        complete = header.received >= self._record.chunk_count and header.received_bytes >= self._record.total_size
         return complete, checkpoint
 
+    def _too_many(self, header: Header) -> bool:
+        """Say whether the upload would have more bytes than its file; the counts are believed only when they agree."""
+        if header.received_bytes + self._written > self._record.total_size:
+            self._table.recount(header)
+        return header.received_bytes + self._written > self._record.total_size
+
     def _due(self, header: Header) -> int:
+        """Note in the header what the chunk about to be counted changes about durability."""
         if self._durability is Durability.CHUNK:
-            header.durable = header.sequence
+            header.durable = header.sequence + 1
         elif self._durability is Durability.FINISH and abs(time.time() - header.checkpoint) > _CHECKPOINT_SECONDS:
             header.checkpoint = time.time()
-            return header.sequence
+            return header.sequence + 1
         return 0
 
     def _make_durable(self, checkpoint: int) -> None:
@@ -225,6 +240,8 @@ class ChunkWriter:
     def _sync_bytes(self) -> None:
         if self._there is None:
             os.fdatasync(self._file)
+            if self._side:
+                os.fsync(self._folder.descriptor)
 
     def _settle(self) -> None:
         """Bring a chunk whose length only its end told to the place that the length gives it."""
@@ -251,22 +268,26 @@ class ChunkWriter:
 
     def _move(self, name: str, offset: int) -> None:
         """Copy what was written to another place, block by block so that the fence is never held for long."""
-        target = self._folder.open(name, os.O_RDWR | os.O_CREAT)
+        source, target = self._file, self._folder.open(name, os.O_RDWR | os.O_CREAT)
+        moved = False
         try:
             for done in range(0, self._written, _MOVE_BLOCK):
                 with self._table.fenced() as header:
                     self._claim_or_check(header)
                     size = min(_MOVE_BLOCK, self._written - done)
-                    copy_range(self._file, self._offset + done, target, offset + done, size)
+                    copy_range(source, self._offset + done, target, offset + done, size)
             with self._table.fenced() as header:
                 self._claim_or_check(header)
                 if self._side:
-                    os.ftruncate(self._file, 0)
-        except BaseException:
-            os.close(target)
-            raise
-        os.close(self._file)
-        self._file, self._offset, self._side = target, offset, name != DATA
+                    os.ftruncate(source, 0)
+            moved = True
+        finally:
+            # What is left of a failed move is aside in either direction, where discarding it gives its room back.
+            keep_target = moved or name != DATA
+            self._file = target if keep_target else source
+            os.close(source if keep_target else target)
+            self._side = name != DATA if moved else True
+        self._offset = offset
 
     def _discard(self) -> None:
         """Give up the claim if it still is ours, and the room of a file aside."""
