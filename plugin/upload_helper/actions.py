@@ -7,19 +7,21 @@ Success is 200 and the bare object; every error is its HTTP status and
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import logging
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
-from flask import Blueprint, Response, request
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+from flask import Blueprint, Response, g, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, default_exceptions
 
 from .config import Config
 from .errors import Error
-from .intake import check_same_site, largest_struct, read_chunk, read_struct, respond
+from .intake import check_same_site, drain, largest_struct, read_chunk, read_struct, respond
 from .protocols import structs
 from .protocols.chunked import ChunkRequest
 from .state import current_state
@@ -27,6 +29,7 @@ from .state import current_state
 log = logging.getLogger("upload_helper")
 
 Handler = Callable[..., Any]
+_SHAPED = "_upload_helper_shaped"
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
 
@@ -58,7 +61,10 @@ class Actions(Blueprint):
         # One rule for every path and method, so that an unknown command is answered in the client's language too.
         for rule in ("", "/", "/<path:command>"):
             self.add_url_rule(rule, "dispatch", self._dispatch, methods=_METHODS)
-        self.register_error_handler(Exception, _answer_any_error)
+        # Under their codes as well: the host's own pages for a code go before a handler for all of them.
+        for kind in (*default_exceptions.values(), Exception):
+            self.register_error_handler(kind, _answer_any_error)
+        self.after_request(_shape)
 
     def api(self, command: str) -> Callable[[Handler], Handler]:
         """Declare the decorated function as a command.
@@ -93,7 +99,11 @@ class Actions(Blueprint):
         result = declared.function(request, parameters)
         if result is None:
             raise NotFound("The command gave no answer.")
-        return result if isinstance(result, Response) else respond(request, result)
+        if isinstance(result, Response):
+            return result
+        if not (dataclasses.is_dataclass(result) or isinstance(result, Mapping)):
+            raise TypeError(f"A command returns a dataclass or a dict, not {type(result).__name__}.")
+        return respond(request, result)
 
     def _command(self, name: object) -> _Command:
         declared = self._commands.get(name) if isinstance(name, str) else None
@@ -126,7 +136,20 @@ def _answer_any_error(error: Exception) -> Response:
         info = error.description or error.name
     else:
         log.error("The command failed.", exc_info=error)
-    answer = respond(request, {"status": code, "error": {"code": code, "info": info}}, code)
+    answer = _error(code, info)
     if isinstance(error, Error) and error.retry_after is not None:
         answer.headers["Retry-After"] = str(error.retry_after)
     return answer
+
+
+def _shape(answer: Response) -> Response:
+    """Give the last errors their shape: those that a host answers with a response of its own."""
+    if answer.status_code < 400 or g.get(_SHAPED):
+        return answer
+    return _error(answer.status_code, HTTPStatus(answer.status_code).phrase)
+
+
+def _error(code: int, info: str) -> Response:
+    drain(request)
+    g.setdefault(_SHAPED, True)
+    return respond(request, {"status": code, "error": {"code": code, "info": info}}, code)

@@ -35,7 +35,7 @@ _MOST_PARTS = 100
 _LONGEST_FIELD = 16 << 10
 
 
-@dataclass(frozen=True)
+@dataclass
 class Body:
     """The body of one request, read once, in blocks.
 
@@ -48,6 +48,8 @@ class Body:
     limit: int
     connection: socket.socket | None = None
     timeout: float = 0
+    taken: int = 0
+    """Bytes read so far; iterating again goes on from there."""
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the bytes; raises BodyCutError or BodyStalledError if they end too early."""
@@ -67,17 +69,16 @@ class Body:
 
     def _blocks(self) -> Iterator[bytes]:
         read = self.stream.read
-        taken = 0
-        while self.length is None or taken < self.length:
-            block = read(BLOCK if self.length is None else min(BLOCK, self.length - taken))
+        while self.length is None or self.taken < self.length:
+            block = read(BLOCK if self.length is None else min(BLOCK, self.length - self.taken))
             if not block:
                 break
-            taken += len(block)
-            if taken > self.limit:
+            self.taken += len(block)
+            if self.taken > self.limit:
                 raise TooLargeError(f"The body has more than the {self.limit} bytes that are allowed.")
             yield block
-        if self.length is not None and taken < self.length:
-            raise BodyCutError(f"The body ended after {taken} of {self.length} bytes.")
+        if self.length is not None and self.taken < self.length:
+            raise BodyCutError(f"The body ended after {self.taken} of {self.length} bytes.")
 
 
 def open_body(environ: WSGIEnvironment, stream: IO[bytes], *, limit: int, timeout: float) -> Body:

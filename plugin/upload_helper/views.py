@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from flask import Blueprint, Response, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, default_exceptions
 
 from .downloads import send_upload
 from .errors import Error, ForbiddenError, InvalidRequestError
-from .intake import check_same_site, query, read_chunk, respond
+from .intake import check_same_site, drain, query, read_chunk, respond
 from .protocols import structs
 from .protocols.chunked import ChunkRequest, ChunkResponse, StatusRequest
 from .state import current_state
@@ -20,7 +20,9 @@ def make_blueprint(name: str) -> Blueprint:
     blueprint = Blueprint(name, __name__, url_prefix="/uploads", static_folder="static", template_folder="templates")
     blueprint.before_request(_refuse_other_sites)
     blueprint.register_error_handler(Error, answer_error)
-    blueprint.register_error_handler(HTTPException, _answer_http_error)
+    # Under their codes: the host's own pages for a code go before a handler for all of them.
+    for kind in (*default_exceptions.values(), HTTPException):
+        blueprint.register_error_handler(kind, _answer_http_error)
     for rule in ("", "/"):
         blueprint.add_url_rule(rule, view_func=send_chunk, methods=["POST"])
         blueprint.add_url_rule(rule, view_func=list_uploads)
@@ -42,7 +44,7 @@ def list_uploads() -> Response:
     """List the owner's uploads, or find one by the identifier that the client gave it: GET on the collection."""
     state = current_state()
     if "identifier" in request.args:
-        return _status(structs.load(StatusRequest, query(request)))
+        return _status(structs.load(StatusRequest, structs.from_text(StatusRequest, query(request))))
     state.allow("list")
     owner = state.owner()
     if owner == "":
@@ -94,6 +96,7 @@ def _refuse_other_sites() -> None:
 
 def answer_error(error: Error) -> Response:
     """Answer with the error's status, and its code, text and remedy as JSON or msgpack."""
+    drain(request)
     answer = respond(request, error.as_json(), error.status)
     if error.retry_after is not None:
         answer.headers["Retry-After"] = str(error.retry_after)
@@ -102,6 +105,7 @@ def answer_error(error: Error) -> Response:
 
 def _answer_http_error(error: HTTPException) -> Response:
     """Give an error of the framework, or one that the host aborted with, the shape of ours."""
+    drain(request)
     answer = respond(
         request,
         {"error": error.description or error.name, "code": error.name.lower().replace(" ", "_"), "remedy": ""},

@@ -21,8 +21,6 @@ ENCODINGS = (*structs.STRUCT_TYPES, MULTIPART, RAW)
 
 CHECKSUM_ALGORITHMS = ("sha256", "sha512", "sha1", "md5")
 
-_NUMBER = re.compile(r"[0-9]{1,19}", re.ASCII)
-
 
 @dataclass(repr=False)
 class ChunkRequest:
@@ -136,25 +134,11 @@ class StatusResponse:
 
 TEXT_FIELDS = frozenset(f.name for f in fields(ChunkRequest) if f.name != "content")
 REQUIRED_FIELDS = frozenset({"fileName", "totalSize", "chunkCount", "chunkNumber"})
-_NUMBERS = frozenset({"totalSize", "chunkCount", "chunkNumber"})
 
 
 def is_chunk(names: Iterable[str]) -> bool:
     """Say whether fields of these names are those of the chunk protocol."""
     return "chunkNumber" in names and "fileName" in names
-
-
-def from_text(texts: Mapping[str, str]) -> dict[str, Any]:
-    """Return the fields of a query or a form as they are in JSON: numbers as numbers.
-
-    Raises InvalidRequestError for a number that is not one in plain decimal digits.
-    """
-    members: dict[str, Any] = dict(texts)
-    for name in _NUMBERS & members.keys():
-        if not _NUMBER.fullmatch(members[name]):
-            raise InvalidRequestError(f"{name} {members[name]!r} is not a number in decimal digits.")
-        members[name] = int(members[name])
-    return members
 
 
 def to_text(request: ChunkRequest) -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import binascii
 import dataclasses
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 import marshmallow as ma
 import msgpack
 
-from ..errors import InvalidRequestError, UnsupportedTypeError
+from ..errors import InvalidRequestError
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"
@@ -24,6 +25,9 @@ STRUCT_TYPES = (JSON, MSGPACK)
 
 # What a parsed body may hold in all: objects cost some 60 bytes each, whatever little they cost on the wire.
 MOST_ITEMS = 100_000
+
+_INTEGER = re.compile(r"-?[0-9]{1,19}", re.ASCII)
+_DECIMAL = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?", re.ASCII)
 
 T = TypeVar("T")
 _compiled: dict[type, ma.Schema] = {}
@@ -46,11 +50,36 @@ def decode(raw: bytes, mimetype: str) -> dict[str, Any]:
 
 
 def encode(value: Any, mimetype: str) -> bytes:
-    """Return a dataclass, mapping, list or scalar as JSON (bytes as base64) or msgpack."""
+    """Return a dataclass, mapping, list or scalar as JSON (bytes as base64) or msgpack.
+
+    Raises TypeError or ValueError for what can't be sent.
+    """
     if mimetype == MSGPACK:
         packed: bytes = msgpack.packb(value, default=_plain)
         return packed
-    return json.dumps(value, default=_plain_json, ensure_ascii=False, separators=(",", ":")).encode()
+    text = json.dumps(value, default=_plain_json, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode()
+
+
+def from_text(cls: type, texts: Mapping[str, str]) -> dict[str, Any]:
+    """Return the fields of a query or a form as they would be in JSON: numbers as numbers, if `cls` wants them.
+
+    Raises InvalidRequestError for a number that is not one in plain decimal digits.
+    """
+    members: dict[str, Any] = dict(texts)
+    for name, field in _schema_of(cls).fields.items():
+        text = texts.get(name)
+        if text is None:
+            continue
+        if isinstance(field, ma.fields.Integer):
+            if not _INTEGER.fullmatch(text):
+                raise InvalidRequestError(f"{name} {text[:60]!r} is not a number in decimal digits.")
+            members[name] = int(text)
+        elif isinstance(field, ma.fields.Float) and _DECIMAL.fullmatch(text):
+            members[name] = float(text)
+        elif isinstance(field, _Flag) and text in ("true", "false"):
+            members[name] = text == "true"
+    return members
 
 
 def load(cls: type[T], members: Mapping[str, Any]) -> T:
@@ -58,6 +87,10 @@ def load(cls: type[T], members: Mapping[str, Any]) -> T:
 
     Raises InvalidRequestError that names each field that is missing or wrong.
     """
+    fields = _schema_of(cls).fields
+    if None in members.values():
+        # Null stands for a member that was left out, unless the class takes it.
+        members = {name: value for name, value in members.items() if value is not None or _takes_null(fields.get(name))}
     try:
         values = _schema_of(cls).load(members)
     except ma.ValidationError as error:
@@ -69,12 +102,17 @@ def schema(cls: Any) -> type[ma.Schema]:
     """Derive the schema of a dataclass: types are strict, a field with a default may be left out."""
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise TypeError(f"{cls!r} is not a dataclass; requests and responses are declared as dataclasses.")
+    if "__annotations__" in vars(cls) and "__dataclass_fields__" not in vars(cls):
+        raise TypeError(f"{cls.__name__} adds members to a dataclass and is not decorated with @dataclass itself.")
     hints = typing.get_type_hints(cls)
     members: dict[str, ma.fields.Field[Any]] = {}
     for field in dataclasses.fields(cls):
         if field.init:
             optional = not (field.default is field.default_factory is dataclasses.MISSING)
-            members[field.name] = _field(hints[field.name], required=not optional)
+            try:
+                members[field.name] = _field(hints[field.name], required=not optional)
+            except TypeError as error:
+                raise TypeError(f"{cls.__name__}.{field.name}: {error}") from None
     return _Ignoring.from_dict(dict(members), name=f"{cls.__name__}Schema")
 
 
@@ -82,6 +120,10 @@ def _schema_of(cls: type) -> ma.Schema:
     if cls not in _compiled:
         _compiled[cls] = schema(cls)()
     return _compiled[cls]
+
+
+def _takes_null(field: ma.fields.Field[Any] | None) -> bool:
+    return field is not None and (field.allow_none or field.required)
 
 
 class _Ignoring(ma.Schema):
@@ -97,6 +139,24 @@ class _Text(ma.fields.String):
         if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
             raise ma.ValidationError("Half a surrogate pair is no text.")
         return text
+
+
+class _Flag(ma.fields.Field[bool]):
+    """True or false, and nothing that stands for them."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bool:
+        if isinstance(value, bool):
+            return value
+        raise ma.ValidationError("True or false is expected.")
+
+
+class _Real(ma.fields.Float):
+    """A finite number, not a text with one in it."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> float:
+        if isinstance(value, (int, float)):
+            return float(super()._deserialize(value, attr, data, **kwargs))
+        raise ma.ValidationError("A number is expected.")
 
 
 class _Bytes(ma.fields.Field[bytes]):
@@ -117,7 +177,7 @@ def _field(hint: Any, *, required: bool, nullable: bool = False) -> ma.fields.Fi
     options: dict[str, Any] = {"required": required, "allow_none": nullable}
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     simple: dict[Any, type[ma.fields.Field[Any]]] = {
-        str: _Text, bool: ma.fields.Boolean, float: ma.fields.Float, bytes: _Bytes, dict: ma.fields.Dict,
+        str: _Text, bool: _Flag, float: _Real, bytes: _Bytes, dict: ma.fields.Dict,
         Any: ma.fields.Raw,
     }  # fmt: skip
     if origin in (typing.Union, types.UnionType) and type(None) in arguments and len(arguments) == 2:
@@ -130,7 +190,8 @@ def _field(hint: Any, *, required: bool, nullable: bool = False) -> ma.fields.Fi
     if origin is list and arguments:
         return ma.fields.List(_field(arguments[0], required=True), **options)
     if origin is dict:
-        return ma.fields.Dict(**options)
+        keys, values = (_field(argument, required=True) for argument in arguments)
+        return ma.fields.Dict(keys=keys, values=values, **options)
     if origin is typing.Literal:
         return ma.fields.Raw(validate=ma.validate.OneOf(arguments), **options)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
@@ -144,6 +205,7 @@ class _Record(ma.fields.Field[Any]):
     def __init__(self, cls: type, **options: Any) -> None:
         super().__init__(**options)
         self._cls = cls
+        _schema_of(cls)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         return self._cls(**_schema_of(self._cls).load(value))
@@ -179,16 +241,21 @@ def _decode_msgpack(raw: bytes) -> Any:
             raise ValueError(f"more than {MOST_ITEMS} items")
         return container
 
-    return msgpack.unpackb(
-        raw, object_hook=count, list_hook=count, max_array_len=MOST_ITEMS, max_map_len=MOST_ITEMS,
-        max_ext_len=1024,
-    )  # fmt: skip
+    options: dict[str, Any] = {"object_hook": count, "list_hook": count, "max_ext_len": 1024}
+    options |= {"max_array_len": MOST_ITEMS, "max_map_len": MOST_ITEMS}
+    try:
+        return msgpack.unpackb(raw, **options)
+    except msgpack.ExtraData as error:
+        # The client of GBD WebSuite sends all of the buffer in which it has packed the message.
+        if error.extra.strip(b"\0"):
+            raise
+        return error.unpacked
 
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    raise UnsupportedTypeError(f"A response can't hold {type(value).__name__}.")
+    raise TypeError(f"A response can't hold {type(value).__name__}.")
 
 
 def _plain_json(value: Any) -> Any:
