@@ -20,7 +20,7 @@ from flask import Blueprint, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, default_exceptions
 
 from .config import Config
-from .errors import Error
+from .errors import Error, shown
 from .intake import check_same_site, drain, largest_struct, read_chunk, read_struct, respond
 from .protocols import structs
 from .protocols.chunked import ChunkRequest
@@ -103,12 +103,12 @@ class Actions(Blueprint):
             return result
         if not (dataclasses.is_dataclass(result) or isinstance(result, Mapping)):
             raise TypeError(f"A command returns a dataclass or a dict, not {type(result).__name__}.")
-        return respond(request, result)
+        return respond(request, result, otherwise=request.mimetype)
 
     def _command(self, name: object) -> _Command:
         declared = self._commands.get(name) if isinstance(name, str) else None
         if declared is None:
-            raise NotFound(f"There is no command {name!r}." if name else "The request names no command.")
+            raise NotFound(f"There is no command {shown(name)}." if name else "The request names no command.")
         return declared
 
     @staticmethod
@@ -136,7 +136,7 @@ def _answer_any_error(error: Exception) -> Response:
         info = error.description or error.name
     else:
         log.error("The command failed.", exc_info=error)
-    answer = _error(code, info)
+    answer = _error(code, info, error)
     if isinstance(error, Error) and error.retry_after is not None:
         answer.headers["Retry-After"] = str(error.retry_after)
     return answer
@@ -149,7 +149,8 @@ def _shape(answer: Response) -> Response:
     return _error(answer.status_code, HTTPStatus(answer.status_code).phrase)
 
 
-def _error(code: int, info: str) -> Response:
-    drain(request)
+def _error(code: int, info: str, error: Exception | None = None) -> Response:
+    drain(request, error)
     g.setdefault(_SHAPED, True)
-    return respond(request, {"status": code, "error": {"code": code, "info": info}}, code)
+    body = {"status": code, "error": {"code": code, "info": info}}
+    return respond(request, body, code, otherwise=request.mimetype)

@@ -22,6 +22,7 @@ from .errors import (
     LengthRequiredError,
     TooLargeError,
     UnsupportedTypeError,
+    shown,
 )
 
 if TYPE_CHECKING:
@@ -91,8 +92,8 @@ def open_body(environ: WSGIEnvironment, stream: IO[bytes], *, limit: int, timeou
         raise UnsupportedTypeError(f"Content-Encoding {coding!r} is not understood; send the bytes as they are.")
     declared = environ.get("CONTENT_LENGTH", "")
     if declared:
-        if not (declared.isascii() and declared.isdecimal()):
-            raise InvalidRequestError(f"Content-Length {declared!r} is not a number of bytes.")
+        if not (declared.isascii() and declared.isdecimal() and len(declared) < 20):
+            raise InvalidRequestError(f"Content-Length {shown(declared)} is not a number of bytes.")
         length: int | None = int(declared)
     else:
         # Without a length the server must say that it ends the stream itself; otherwise reading could hang for ever,
@@ -120,12 +121,11 @@ class Form:
         self._spool: IO[bytes] | None = None
         self._has_file = False
         self._events = self._read_events()
-        for event in self._events:
-            if isinstance(event, File):
-                self._has_file = True
-                if required <= self.fields.keys():
-                    return
-                self._keep()
+        try:
+            self._find_file(required)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def has_file(self) -> bool:
@@ -146,6 +146,14 @@ class Form:
         """Remove what was put on the disk."""
         if self._spool is not None:
             self._spool.close()
+
+    def _find_file(self, required: frozenset[str]) -> None:
+        for event in self._events:
+            if isinstance(event, File):
+                self._has_file = True
+                if required <= self.fields.keys():
+                    return
+                self._keep()
 
     def _keep(self) -> None:
         self._spool = tempfile.SpooledTemporaryFile(_SPOOL_IN_MEMORY)  # noqa: SIM115 - see close()

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from types import NoneType
 from typing import Any, ClassVar
+
+
+def shown(value: object) -> str:
+    """Return a value as it is shown in an error: short, whatever somebody sent."""
+    if isinstance(value, (str, bytes)):
+        return repr(value[:60]) + ("…" if len(value) > 60 else "")
+    if isinstance(value, int) and value.bit_length() > 200:
+        return f"a number of {value.bit_length()} bits"
+    return repr(value) if isinstance(value, (int, float, NoneType)) else f"of type {type(value).__name__}"
 
 
 class Error(Exception):
@@ -66,6 +76,9 @@ class NotFoundError(Error):
     code = "not_found"
     status = 404
     remedy = "Start a new upload by leaving uploadUid empty."
+
+    def __init__(self, message: str = "There is no such upload.", **data: Any) -> None:
+        super().__init__(message, **data)
 
 
 class ChunkConflictError(Error):

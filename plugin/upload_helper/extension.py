@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from flask import Blueprint, Flask, Request, current_app, has_app_context
 from werkzeug.local import LocalProxy
@@ -35,7 +35,7 @@ class UploadHelper:
     ) -> None:
         self._authorize = authorize
         self._identify = identify
-        self._states: WeakKeyDictionary[Flask, AppState] = WeakKeyDictionary()
+        self._states: weakref.WeakKeyDictionary[Flask, AppState] = weakref.WeakKeyDictionary()
         if app is not None:
             self.init_app(app)
 
@@ -51,15 +51,17 @@ class UploadHelper:
             )
         config = Config.from_mapping(app.config, folder=Path(app.instance_path) / "uploads")
 
+        application = weakref.ref(app)
+
         def notify(event: Event, upload: Upload) -> None:
-            signal = getattr(signals, f"upload_{event}")
-            signal.send(app, upload=upload)
+            getattr(signals, f"upload_{event}").send(application(), upload=upload)
 
         service = UploadService(config, LocalStore(config), notify)
         state = AppState(self, config, service, self._authorize, self._identify)
         app.extensions[KEY] = self._states[app] = state
-        # So that a plain view of the host answers our errors as the blueprint does.
-        app.register_error_handler(Error, answer_error)
+        # So that a plain view of the host answers our errors as the blueprint does, unless the host has its own way.
+        if Error not in app.error_handler_spec[None][None]:
+            app.register_error_handler(Error, answer_error)
 
     def blueprint(self, name: str = "uploads") -> Blueprint:
         """Return a blueprint with the ready-made endpoints, to be registered with a ``url_prefix``."""
@@ -108,8 +110,9 @@ class UploadHelper:
         return self._state().service.sweep()
 
     def _state(self) -> AppState:
-        if has_app_context() and KEY in current_app.extensions:
-            return current_state()
+        state = current_app.extensions.get(KEY) if has_app_context() else None
+        if isinstance(state, AppState) and state.helper is self:
+            return state
         if len(self._states) == 1:
             return next(iter(self._states.values()))
         raise RuntimeError(

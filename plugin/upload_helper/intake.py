@@ -6,15 +6,14 @@ import io
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from flask import Request, Response, after_this_request, current_app
 
 from .body import Body, Form, open_body
 from .config import Config
-from .errors import Error, ForbiddenError, InvalidRequestError, UnsupportedTypeError
+from .errors import Error, ForbiddenError, InvalidRequestError, TooLargeError, UnsupportedTypeError, shown
 from .protocols import structs
-from .protocols.chunked import ENCODINGS, MULTIPART, RAW, REQUIRED_FIELDS, ChunkRequest
+from .protocols.chunked import ENCODINGS, MOST_ITEMS, MULTIPART, RAW, REQUIRED_FIELDS, ChunkRequest
 from .state import KEY
 
 C = TypeVar("C", bound=ChunkRequest)
@@ -29,7 +28,7 @@ _BODY = "upload_helper.body"
 def read_chunk(request: Request, config: Config, cls: type[C]) -> C:
     """Return the chunk that a request carries, as a `cls`; raw bodies and forms are left on the wire."""
     if request.mimetype in structs.STRUCT_TYPES:
-        return structs.load(cls, read_struct(request, config, largest_struct(config)))
+        return structs.load(cls, read_struct(request, config, largest_struct(config), MOST_ITEMS))
     if request.mimetype == MULTIPART:
         return _read_form(request, config, cls)
     if request.mimetype == RAW:
@@ -46,11 +45,11 @@ def largest_struct(config: Config) -> int:
     return config.max_chunk_size * 2 + _AROUND
 
 
-def read_struct(request: Request, config: Config, limit: int) -> dict[str, Any]:
-    """Return the members of a JSON or msgpack body of at most `limit` bytes."""
+def read_struct(request: Request, config: Config, limit: int, most: int = structs.MOST_ITEMS) -> dict[str, Any]:
+    """Return the members of a JSON or msgpack body of at most `limit` bytes and `most` items."""
     if request.mimetype not in structs.STRUCT_TYPES:
         raise UnsupportedTypeError(f"Content-Type {request.mimetype!r} is none of {', '.join(structs.STRUCT_TYPES)}.")
-    return structs.decode(b"".join(_open(request, config, limit)), request.mimetype)
+    return structs.decode(b"".join(_open(request, config, limit)), request.mimetype, most)
 
 
 def query(request: Request) -> dict[str, str]:
@@ -58,26 +57,30 @@ def query(request: Request) -> dict[str, str]:
     return _single(request.args)
 
 
-def respond(request: Request, value: Any, status: int = 200) -> Response:
-    """Return `value`, a dataclass or mapping, as the request wants it: msgpack or JSON by Accept, then by its type."""
+def respond(request: Request, value: Any, status: int = 200, *, otherwise: str = structs.JSON) -> Response:
+    """Return `value`, a dataclass or mapping, as msgpack or JSON: as Accept begins, or else as `otherwise` says."""
     accept = request.headers.get("Accept", "").lower()
-    wanted = next((kind for kind in structs.STRUCT_TYPES if accept.startswith(kind)), request.mimetype)
+    wanted = next((kind for kind in structs.STRUCT_TYPES if accept.startswith(kind)), otherwise)
     kind = wanted if wanted in structs.STRUCT_TYPES else structs.JSON
     return Response(structs.encode(value, kind), status, mimetype=kind)
 
 
-def drain(request: Request) -> None:
+def drain(request: Request, error: Exception | None) -> None:
     """Read what is left of the body, if it is not unduly long, before an error is answered.
 
     Many clients look for the answer only after they have sent everything, and a connection that is closed with unread
     bytes is reset, which takes the answer with it (RFC 9112, section 9.6).
     """
-    if _is_read(request) or ("Expect" in request.headers and _BODY not in request.environ):
+    body: Body | None = request.environ.get(_BODY)
+    if body is None and "Expect" in request.headers:
+        return
+    if body is not None and body.taken and isinstance(error, (InvalidRequestError, TooLargeError)):
+        # What was refused is the body, and more of it will not be any better.
         return
     state = current_app.extensions.get(KEY)
     if state is not None:
         with suppress(Error):
-            for _ in request.environ.get(_BODY) or _open(request, state.config, 2 * largest_struct(state.config)):
+            for _ in body or _open(request, state.config, 2 * largest_struct(state.config)):
                 pass
 
 
@@ -93,9 +96,9 @@ def check_same_site(request: Request, config: Config) -> None:
     origin = request.headers.get("Origin")
     if origin in config.trusted_origins:
         return
-    if request.headers.get("Sec-Fetch-Site") or (origin and urlsplit(origin).netloc != request.host):
+    if request.headers.get("Sec-Fetch-Site") or (origin and origin.partition("://")[2] != request.host):
         raise ForbiddenError(
-            f"The request comes from a page of another site, {origin or 'unknown'}.",
+            f"The request comes from a page of another site, {shown(origin)}.",
             remedy="Send it from a page of this site or with a header X-Upload-Helper: 1; the operator can name further"
             " origins in UPLOAD_HELPER_TRUSTED_ORIGINS, and must use ProxyFix behind a proxy that changes the host.",
         )
@@ -103,17 +106,15 @@ def check_same_site(request: Request, config: Config) -> None:
 
 def _open(request: Request, config: Config, limit: int) -> Body:
     stream: Any = request.environ["wsgi.input"]
-    if _is_read(request):
-        # What the host has read is kept by the request, if it was kept.
+    if hasattr(request, "_cached_data"):
+        # The host has read the body, and the request has kept it.
         stream = io.BytesIO(request.get_data())
+    elif "stream" in request.__dict__:
+        # The host has at least looked at the stream, which knows how much of it is left.
+        stream = request.stream
     body = open_body(request.environ, stream, limit=limit, timeout=config.body_timeout.total_seconds())
     request.environ[_BODY] = body
     return body
-
-
-def _is_read(request: Request) -> bool:
-    """Say whether the host has looked at the body before us."""
-    return "stream" in request.__dict__ or hasattr(request, "_cached_data")
 
 
 def _read_form(request: Request, config: Config, cls: type[C]) -> C:
@@ -125,12 +126,12 @@ def _read_form(request: Request, config: Config, cls: type[C]) -> C:
             raise InvalidRequestError("The form has no file part; send the chunk's bytes as one, named content.")
         stream = file.stream
         blocks: Iterator[bytes] = iter(lambda: stream.read(_BLOCK), b"")
-        return cls.streamed(structs.from_text(cls, {**fields, **_single(request.form)}), blocks, None)
+        return cls.streamed(structs.from_text(cls, _merged(fields, _single(request.form))), blocks, None)
     boundary = request.mimetype_params.get("boundary", "")
     if not boundary:
         raise InvalidRequestError("Content-Type multipart/form-data has no boundary.")
     body = _open(request, config, config.max_chunk_size + _AROUND)
-    form = Form(body, boundary.encode("latin-1"), REQUIRED_FIELDS - fields.keys())
+    form = Form(body, boundary.encode(), REQUIRED_FIELDS - fields.keys())
 
     @after_this_request
     def close(response: Response) -> Response:
@@ -139,7 +140,14 @@ def _read_form(request: Request, config: Config, cls: type[C]) -> C:
 
     if not form.has_file:
         raise InvalidRequestError("The form has no file part; send the chunk's bytes as one, named content.")
-    return cls.streamed(structs.from_text(cls, {**fields, **form.fields}), form.file(), None)
+    return cls.streamed(structs.from_text(cls, _merged(fields, form.fields)), form.file(), None)
+
+
+def _merged(query: dict[str, str], form: dict[str, str]) -> dict[str, str]:
+    for name in query.keys() & form.keys():
+        if query[name] != form[name]:
+            raise InvalidRequestError(f"The field {shown(name)} differs between query and form.")
+    return {**query, **form}
 
 
 def _single(values: Mapping[str, Any]) -> dict[str, str]:

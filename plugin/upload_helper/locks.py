@@ -6,13 +6,21 @@ import fcntl
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
+
+from .errors import StorageError
 
 # A file lock that another process holds is polled for; assembling is the only long holder, and it is rare.
 _POLL_SECONDS = 0.005
 _STRIPES = 4096
+# Where the system has no locks, newer filelocks would take the mere presence of a file for one.
+_NEVER_SOFT: dict[str, Any] = (
+    {"fallback_to_soft": False} if "fallback_to_soft" in signature(FileLock).parameters else {}
+)
 
 
 class LockFolder:
@@ -29,7 +37,10 @@ class LockFolder:
     def hold(self, name: str, *, wait: bool = True) -> Iterator[bool]:
         """Hold the lock called `name`, yielding True; with ``wait=False``, yield False where it is taken."""
         stripe = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "big") % _STRIPES
-        lock = FileLock(self._folder / f"{stripe:03x}.lock", thread_local=False, poll_interval=_POLL_SECONDS)
+        if self._folder.is_symlink() or self._folder.parent.is_symlink():
+            raise StorageError(f"{self._folder.name} in the storage folder is a link, which it must not be.")
+        path = self._folder / f"{stripe:03x}.lock"
+        lock = FileLock(path, thread_local=False, poll_interval=_POLL_SECONDS, **_NEVER_SOFT)
         try:
             lock.acquire(blocking=wait)
         except TimeoutError:

@@ -21,7 +21,7 @@ from .errors import ChecksumMismatchError, Error, IncompleteError, InvalidReques
 from .protocols.chunked import ChunkRequest, StatusRequest, StatusResponse
 from .stores import Store
 from .stores.files import sync_directory
-from .upload import Record, State, check_chunk, check_new, check_number, display_name, new_uid
+from .upload import LARGEST_INTEGER, Record, State, check_chunk, check_new, check_number, display_name, new_uid
 
 log = logging.getLogger("upload_helper")
 
@@ -86,9 +86,10 @@ class Upload:
                 self._service.delete(self.uploadUid, None)
 
     def _require_path(self) -> str:
-        if not self.path:
+        if not self.path or self._service is None:
             raise IncompleteError(f"Upload {self.uploadUid} is not finished, so there is no file yet.")
-        return self.path
+        # It may have been moved, deleted or tampered with since.
+        return self._service.get_upload(self.uploadUid, None).path
 
     def _forget(self) -> None:
         if self._service is not None:
@@ -145,7 +146,10 @@ class UploadService:
     def get_upload(self, uid: str, owner: str | None) -> Upload:
         """Return a finished upload; raises IncompleteError while something is missing."""
         record = self._owned(uid, owner)
-        return self._upload(record if record.state is State.FINISHED else self._finish(uid))
+        if record.state is not State.FINISHED:
+            record = self._finish(uid)
+        self._store.check(record)
+        return self._upload(record)
 
     def peek(self, uid: str, owner: str | None) -> Upload:
         """Return an upload whether it is finished or not."""
@@ -210,18 +214,21 @@ class UploadService:
             return self._owned(query.uploadUid, owner)
         if not query.identifier:
             raise InvalidRequestError("A status request needs uploadUid, or identifier with name, size and count.")
+        for name, value, low in (("totalSize", query.totalSize, 0), ("chunkCount", query.chunkCount, 1)):
+            if not low <= value <= LARGEST_INTEGER:
+                raise InvalidRequestError(f"{name} {value} is not between {low} and {LARGEST_INTEGER}.")
         sample = Record("", owner or "", display_name(query.fileName), query.totalSize, query.chunkCount, 0,
                         query.identifier)  # fmt: skip
         record = self._store.find(sample)
         if record is None:
-            raise NotFoundError(f"There is no upload with the identifier {query.identifier!r} and this name and size.")
+            raise NotFoundError
         return record
 
     def _owned(self, uid: str, owner: str | None) -> Record:
         record = self._store.read(uid)
         if owner is not None and record.owner != owner:
             # Word for word what is said of a uid that does not exist.
-            raise NotFoundError(f"There is no upload {uid}.")
+            raise NotFoundError
         return record
 
     def _check_length(self, chunk: ChunkRequest) -> int | None:
@@ -259,7 +266,7 @@ class UploadService:
         algorithm, _, declared = chunk.checksum.partition(":")
         digest = hashlib.new(algorithm, usedforsecurity=False) if algorithm else None
         with self._store.writer(record, chunk.chunkNumber, length) as writer:
-            for block in chunk.blocks():
+            for block in self._limited(chunk, length):
                 if digest:
                     digest.update(block)
                 writer.write(block)
@@ -269,6 +276,15 @@ class UploadService:
                     f" {chunk.checksum}; it was discarded."
                 )
             return writer.commit()
+
+    def _limited(self, chunk: ChunkRequest, length: int | None) -> Iterator[bytes]:
+        """Yield the blocks of a chunk; one that did not tell its length is cut off at the limit."""
+        taken = 0
+        for block in chunk.blocks():
+            taken += len(block)
+            if length is None and taken > self.config.max_chunk_size:
+                raise TooLargeError(f"The chunk is over the limit of {self.config.max_chunk_size} bytes for a chunk.")
+            yield block
 
     def _finish(self, uid: str) -> Record:
         record, by_us = self._store.finish(uid)

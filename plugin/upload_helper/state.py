@@ -46,15 +46,19 @@ class AppState:
         who = self.identify() if self.identify else None
         return "" if who is None else str(who)
 
-    def allow(self, operation: Operation, upload: Upload | None = None) -> None:
-        """Raise ForbiddenError unless the host says yes."""
+    def require_authorize(self) -> Authorize:
+        """Return the host's ``authorize``; raises ForbiddenError that tells the developer where there is none."""
         if self.authorize is None:
             raise ForbiddenError(
                 "This application has not said who may upload.",
                 remedy="Developer: pass UploadHelper(app, authorize=f), where f(access) returns True for what the"
                 " current user may do; authorize=lambda access: True lets everybody do everything.",
             )
-        if not self.authorize(Access(operation, upload)):
+        return self.authorize
+
+    def allow(self, operation: Operation, upload: Upload | None = None) -> None:
+        """Raise ForbiddenError unless the host says yes."""
+        if not self.require_authorize()(Access(operation, upload)):
             raise ForbiddenError(f"You may not do this: {operation}.")
 
 

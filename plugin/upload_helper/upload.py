@@ -10,7 +10,12 @@ from enum import StrEnum
 from typing import Any
 
 from .config import Config
-from .errors import InvalidRequestError, TooLargeError, UnsupportedTypeError
+from .errors import InvalidRequestError, TooLargeError, UnsupportedTypeError, shown
+
+DATA = "data"
+"""The name of the file with the bytes inside of the upload's folder."""
+ASSEMBLED = "assembled"
+"""Its name after chunks of irregular lengths had to be put together."""
 
 LARGEST_INTEGER = 2**63 - 1
 LONGEST_NAME = 255
@@ -47,8 +52,8 @@ class Record:
     """Of the whole file as the client declared it, ``sha256:<hex>``; verified before the upload is finished."""
     state: State = State.OPEN
     finished: float = 0.0
-    data_file: str = "data"
-    """The name of the file with the bytes inside of the upload's folder."""
+    data_file: str = DATA
+    """Where the bytes are: ``data`` or ``assembled``."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as it is stored."""
@@ -59,6 +64,8 @@ class Record:
         """Read a stored record: members of a newer version are ignored, missing ones get their defaults."""
         known = {f.name for f in fields(cls)}
         kept = {name: value for name, value in members.items() if name in known}
+        if kept.get("data_file", DATA) not in (DATA, ASSEMBLED):
+            raise ValueError(f"{kept['data_file']!r} is not the name of a data file")
         return cls(**{**kept, "state": State(kept.get("state", State.OPEN))})
 
 
@@ -87,7 +94,7 @@ def display_name(raw: str) -> str:
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
-        raise InvalidRequestError(f"fileName {raw!r} has half a surrogate pair in it.") from None
+        raise InvalidRequestError(f"fileName {shown(raw)} has half a surrogate pair in it.") from None
     if size > LONGEST_NAME:
         raise InvalidRequestError(f"fileName has {size} bytes in UTF-8, more than {LONGEST_NAME}.")
     if not name:
@@ -112,7 +119,7 @@ def check_new(config: Config, file_name: str, total_size: int, chunk_count: int)
         raise InvalidRequestError(f"chunkCount {chunk_count} is more than the {total_size} bytes of totalSize.")
     if config.allowed_extensions and extension(file_name) not in config.allowed_extensions:
         allowed = ", ".join(sorted(config.allowed_extensions))
-        raise UnsupportedTypeError(f"{file_name!r}: only files of these extensions are taken: {allowed}.")
+        raise UnsupportedTypeError(f"{shown(file_name)}: only files of these extensions are taken: {allowed}.")
 
 
 def check_chunk(record: Record, file_name: str, total_size: int, chunk_count: int, number: int) -> None:
@@ -123,7 +130,7 @@ def check_chunk(record: Record, file_name: str, total_size: int, chunk_count: in
         ("chunkCount", chunk_count, record.chunk_count),
     ):
         if sent != kept:
-            raise InvalidRequestError(f"{field} {sent!r} is not the {kept!r} that upload {record.uid} began with.")
+            raise InvalidRequestError(f"{field} {shown(sent)} is not the {shown(kept)} that the upload began with.")
     check_number(number, record.chunk_count)
 
 

@@ -18,7 +18,7 @@ _CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 def make_blueprint(name: str) -> Blueprint:
     """Return the blueprint; the host gives it a prefix and registers it."""
     blueprint = Blueprint(name, __name__, url_prefix="/uploads", static_folder="static", template_folder="templates")
-    blueprint.before_request(_refuse_other_sites)
+    blueprint.before_request(_guard)
     blueprint.register_error_handler(Error, answer_error)
     # Under their codes: the host's own pages for a code go before a handler for all of them.
     for kind in (*default_exceptions.values(), HTTPException):
@@ -54,7 +54,7 @@ def list_uploads() -> Response:
             remedy="Developer: pass UploadHelper(app, identify=f), where f() returns who the current user is.",
         )
     statuses = [state.service.status(StatusRequest(upload.uploadUid), owner) for upload in state.service.uploads(owner)]
-    return respond(request, {"uploads": statuses})
+    return _fresh({"uploads": statuses})
 
 
 def status(uid: str) -> Response:
@@ -67,7 +67,7 @@ def download(uid: str) -> Response:
     state = current_state()
     owner = state.owner()
     state.allow("read", state.service.peek(uid, owner))
-    return send_upload(state.service.get_upload(uid, owner))
+    return send_upload(state.service.get_upload(uid, owner), request.environ)
 
 
 def delete(uid: str) -> Response:
@@ -84,19 +84,24 @@ def _status(wanted: StatusRequest) -> Response:
     owner = state.owner()
     found = state.service.status(wanted, owner)
     state.allow("status", state.service.peek(found.uploadUid, owner))
-    answer = respond(request, found)
+    return _fresh(found)
+
+
+def _fresh(value: object) -> Response:
+    answer = respond(request, value)
     answer.headers["Cache-Control"] = "no-store"
     return answer
 
 
-def _refuse_other_sites() -> None:
+def _guard() -> None:
+    current_state().require_authorize()
     if request.method in _CHANGING:
         check_same_site(request, current_state().config)
 
 
 def answer_error(error: Error) -> Response:
     """Answer with the error's status, and its code, text and remedy as JSON or msgpack."""
-    drain(request)
+    drain(request, error)
     answer = respond(request, error.as_json(), error.status)
     if error.retry_after is not None:
         answer.headers["Retry-After"] = str(error.retry_after)
@@ -105,7 +110,7 @@ def answer_error(error: Error) -> Response:
 
 def _answer_http_error(error: HTTPException) -> Response:
     """Give an error of the framework, or one that the host aborted with, the shape of ours."""
-    drain(request)
+    drain(request, error)
     answer = respond(
         request,
         {"error": error.description or error.name, "code": error.name.lower().replace(" ", "_"), "remedy": ""},

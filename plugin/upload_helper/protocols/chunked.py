@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-from ..errors import InvalidRequestError
+from ..errors import InvalidRequestError, shown
 from ..upload import LARGEST_INTEGER, LONGEST_IDENTIFIER
 from . import structs
 
@@ -132,6 +132,9 @@ class StatusResponse:
     """When it is deleted unless something is written to it."""
 
 
+MOST_ITEMS = 1000
+"""What a chunk in JSON or msgpack may hold in all; it has a dozen members."""
+
 TEXT_FIELDS = frozenset(f.name for f in fields(ChunkRequest) if f.name != "content")
 REQUIRED_FIELDS = frozenset({"fileName", "totalSize", "chunkCount", "chunkNumber"})
 
@@ -154,7 +157,7 @@ def normal_checksum(name: str, value: str) -> str:
     algorithm, _, digest = value.lower().partition(":")
     if algorithm not in CHECKSUM_ALGORITHMS:
         known = ", ".join(CHECKSUM_ALGORITHMS)
-        raise InvalidRequestError(f"{name} {value!r}: the algorithm is none of {known}; write it as sha256:<hex>.")
+        raise InvalidRequestError(f"{name} {shown(value)}: the algorithm is none of {known}; write it as sha256:<hex>.")
     if not re.fullmatch(r"[0-9a-f]+", digest) or len(digest) != 2 * hashlib.new(algorithm).digest_size:
-        raise InvalidRequestError(f"{name} {value!r} is not an {algorithm} in hexadecimal digits.")
+        raise InvalidRequestError(f"{name} {shown(value)} is not an {algorithm} in hexadecimal digits.")
     return f"{algorithm}:{digest}"

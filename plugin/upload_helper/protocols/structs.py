@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import marshmallow as ma
 import msgpack
 
-from ..errors import InvalidRequestError
+from ..errors import InvalidRequestError, shown
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"
@@ -25,21 +25,23 @@ STRUCT_TYPES = (JSON, MSGPACK)
 
 # What a parsed body may hold in all: objects cost some 60 bytes each, whatever little they cost on the wire.
 MOST_ITEMS = 100_000
+# And one array of msgpack: its length alone makes room for its items, at each of 1024 levels of nesting.
+_MOST_IN_ARRAY = 10_000
 
-_INTEGER = re.compile(r"-?[0-9]{1,19}", re.ASCII)
+_INTEGER = re.compile(r"[0-9]{1,19}|-[1-9][0-9]{0,18}", re.ASCII)
 _DECIMAL = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?", re.ASCII)
 
 T = TypeVar("T")
 _compiled: dict[type, ma.Schema] = {}
 
 
-def decode(raw: bytes, mimetype: str) -> dict[str, Any]:
+def decode(raw: bytes, mimetype: str, most: int = MOST_ITEMS) -> dict[str, Any]:
     """Return the members of a JSON or msgpack object.
 
-    Raises InvalidRequestError for anything else, also for one that is nested too deep or has over 100 000 items.
+    Raises InvalidRequestError for anything else, also for one that is nested too deep or has over `most` items.
     """
     try:
-        value = _decode_json(raw) if mimetype == JSON else _decode_msgpack(raw)
+        value = _decode_json(raw, most) if mimetype == JSON else _decode_msgpack(raw, most)
     except RecursionError:
         raise InvalidRequestError("The body is nested too deep.") from None
     except (ValueError, TypeError, msgpack.UnpackException) as error:
@@ -73,7 +75,7 @@ def from_text(cls: type, texts: Mapping[str, str]) -> dict[str, Any]:
             continue
         if isinstance(field, ma.fields.Integer):
             if not _INTEGER.fullmatch(text):
-                raise InvalidRequestError(f"{name} {text[:60]!r} is not a number in decimal digits.")
+                raise InvalidRequestError(f"{name} {shown(text)} is not a number in decimal digits.")
             members[name] = int(text)
         elif isinstance(field, ma.fields.Float) and _DECIMAL.fullmatch(text):
             members[name] = float(text)
@@ -215,15 +217,15 @@ def _explain(messages: Any, members: Mapping[str, Any]) -> str:
     parts = []
     for name, texts in messages.items():
         text = " ".join(texts) if isinstance(texts, list) else str(texts)
-        shown = repr(members[name])[:60] if name in members else ""
-        parts.append(f"{name}{f' {shown}' if shown else ''}: {text.rstrip('.')}")
+        value = f" {shown(members[name])}" if name in members else ""
+        parts.append(f"{name}{value}: {text.rstrip('.')}")
     return "; ".join(parts)
 
 
-def _decode_json(raw: bytes) -> Any:
+def _decode_json(raw: bytes, most: int) -> Any:
     # Base64 has none of these characters, so counting them bounds what parsing can make without parsing.
-    if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > MOST_ITEMS:
-        raise ValueError(f"more than {MOST_ITEMS} items")
+    if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > most:
+        raise ValueError(f"more than {most} items")
 
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is not JSON (RFC 8259, section 6)")
@@ -231,18 +233,19 @@ def _decode_json(raw: bytes) -> Any:
     return json.loads(raw, parse_constant=refuse)
 
 
-def _decode_msgpack(raw: bytes) -> Any:
+def _decode_msgpack(raw: bytes, most: int) -> Any:
     items = 0
 
     def count(container: Any) -> Any:
         nonlocal items
         items += 1 + len(container)
-        if items > MOST_ITEMS:
-            raise ValueError(f"more than {MOST_ITEMS} items")
+        if items > most:
+            raise ValueError(f"more than {most} items")
         return container
 
     options: dict[str, Any] = {"object_hook": count, "list_hook": count, "max_ext_len": 1024}
-    options |= {"max_array_len": MOST_ITEMS, "max_map_len": MOST_ITEMS}
+    longest = min(most, _MOST_IN_ARRAY)
+    options |= {"max_array_len": longest, "max_map_len": longest}
     try:
         return msgpack.unpackb(raw, **options)
     except msgpack.ExtraData as error:

@@ -84,6 +84,10 @@ class Store(Protocol):
         """Return where the bytes of a finished upload are on this machine."""
         ...
 
+    def check(self, record: Record) -> None:
+        """Raise StorageError unless the file of a finished upload is there, whole, and no link."""
+        ...
+
     def delete(self, uid: str) -> Record | None:
         """Remove an upload with all that belongs to it; return its record if it could still be read."""
         ...

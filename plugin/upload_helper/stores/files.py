@@ -17,7 +17,6 @@ from ..upload import Record
 
 RECORD = "upload.json"
 TABLE = "chunks"
-DATA = "data"
 
 _SYNC_FILE_RANGE_WRITE = 2
 # Python has neither call. fallocate(2) and not posix_fallocate: where a file system can't reserve, the C library's
@@ -50,7 +49,7 @@ class UploadFolder:
         try:
             self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
-            raise NotFoundError(f"There is no upload {path.name}.") from None
+            raise NotFoundError from None
 
     def __enter__(self) -> Self:
         return self
@@ -86,7 +85,7 @@ class UploadFolder:
                 raw = os.read(descriptor, 1 << 16)
             return Record.from_json(json.loads(raw))
         except (FileNotFoundError, ValueError, TypeError, AttributeError) as error:
-            raise NotFoundError(f"There is no upload {self.path.name}.") from error
+            raise NotFoundError from error
 
     def read_record_or_none(self) -> Record | None:
         """Read the record, or return None where it can't be read."""
@@ -121,6 +120,13 @@ class UploadFolder:
             with suppress(FileNotFoundError):
                 latest = max(latest, os.stat(name, dir_fd=self.descriptor, follow_symlinks=False).st_mtime)
         return latest
+
+
+def refuse_links(*folders: Path) -> None:
+    """Raise StorageError if one of the store's own folders is a link that somebody planted."""
+    for folder in folders:
+        if folder.is_symlink():
+            raise StorageError(f"{folder.name} in the storage folder is a link, which it must not be.")
 
 
 def sync_directory(path: Path) -> None:
@@ -174,11 +180,6 @@ def copy_range(source: int, source_offset: int, target: int, target_offset: int,
         source_offset += len(block)
         target_offset += len(block)
         length -= len(block)
-
-
-def file_size(folder: UploadFolder, name: str) -> int:
-    """Return the size of a file of the upload in bytes."""
-    return os.stat(name, dir_fd=folder.descriptor, follow_symlinks=False).st_size
 
 
 def read_small(path: Path) -> str:

@@ -33,14 +33,13 @@ from ..errors import (
     TooManyUploadsError,
 )
 from ..locks import LockFolder
-from ..upload import Record, State, is_uid
+from ..upload import ASSEMBLED, DATA, Record, State, is_uid
 from .base import Progress
-from .files import DATA, TABLE, UploadFolder, copy_range, file_size, reserve, storage_errors, sync_directory
-from .owners import OwnerIndex, refuse_links
+from .files import TABLE, UploadFolder, copy_range, refuse_links, reserve, storage_errors, sync_directory
+from .owners import OwnerIndex
 from .table import ChunkTable, Entry, Header
 from .writer import ChunkWriter, side_name
 
-ASSEMBLED = "assembled"
 _SCRATCH_SECONDS = 3600
 
 
@@ -78,7 +77,8 @@ class LocalStore:
 
     def find(self, record: Record) -> Record | None:
         """Return the upload with the same owner, identifier, name, size and chunk count."""
-        uid = self._owners.find(record) if record.identifier else ""
+        with storage_errors():
+            uid = self._owners.find(record) if record.identifier else ""
         with suppress(NotFoundError), self._folder(uid) as folder:
             # A power cut can have taken the table, and then nobody can go on with the upload.
             if TABLE in folder.names():
@@ -129,6 +129,11 @@ class LocalStore:
         """Return where the bytes of a finished upload are."""
         return str(self._root / record.uid / record.data_file)
 
+    def check(self, record: Record) -> None:
+        """Raise StorageError unless the file of a finished upload is there, whole, and no link."""
+        with self._folder(record.uid) as folder:
+            _check_file(folder, record)
+
     def delete(self, uid: str) -> Record | None:
         """Remove an upload with all that belongs to it."""
         with self._folder(uid) as folder, self._locks.hold(uid):
@@ -167,19 +172,21 @@ class LocalStore:
         """Say True to one caller when the last sweep is more than `interval` seconds ago."""
         stamp = self._root / ".swept"
         with suppress(FileNotFoundError):
-            if time.time() - stamp.stat().st_mtime < interval:
+            if time.time() - stamp.lstat().st_mtime < interval:
                 return False
         with storage_errors():
             self._make_folders()
             with self._locks.hold("sweep", wait=False) as held:
-                if not held or (stamp.exists() and time.time() - stamp.stat().st_mtime < interval):
+                if not held or (os.path.lexists(stamp) and time.time() - stamp.lstat().st_mtime < interval):
                     return False
-                stamp.touch()
+                with UploadFolder(self._root) as root, root.opened(stamp.name, os.O_WRONLY | os.O_CREAT) as descriptor:
+                    os.utime(descriptor)
         return True
 
     def clean(self) -> None:
         """Remove what killed processes left behind."""
         with storage_errors():
+            refuse_links(self._scratch)
             with suppress(FileNotFoundError):
                 for path in self._scratch.iterdir():
                     if time.time() - path.lstat().st_mtime > _SCRATCH_SECONDS:
@@ -195,7 +202,7 @@ class LocalStore:
     @contextmanager
     def _folder(self, uid: str) -> Iterator[UploadFolder]:
         if not is_uid(uid):
-            raise NotFoundError("There is no such upload.")
+            raise NotFoundError
         with storage_errors(), UploadFolder(self._root / uid) as folder:
             yield folder
 
@@ -203,10 +210,10 @@ class LocalStore:
         return is_uid(uid) and (self._root / uid).is_dir()
 
     def _make_folders(self) -> None:
-        if self._ready:
-            return
         folders = [self._scratch, self._root / ".owners", self._root / ".locks"]
         refuse_links(*folders)
+        if self._ready:
+            return
         for folder in [*folders, self._root / ".locks" / "uploads", self._root / ".locks" / "owners"]:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._ready = True
@@ -311,10 +318,11 @@ class LocalStore:
         return True
 
     def _hide(self, folder: UploadFolder) -> None:
+        refuse_links(self._scratch)
         try:
             folder.path.rename(self._scratch / folder.path.name)
         except FileNotFoundError:
-            raise NotFoundError(f"There is no upload {folder.path.name}.") from None
+            raise NotFoundError from None
 
     def _forget(self, uid: str, record: Record | None) -> None:
         if record is not None:
@@ -356,11 +364,17 @@ def _assemble(folder: UploadFolder, header: Header, entries: list[Entry]) -> lis
     return lost
 
 
-def _verify(folder: UploadFolder, record: Record, data_file: str) -> None:
-    """Raise unless the file has the size, and the checksum if one was declared, that it must have."""
-    size = file_size(folder, data_file)
+def _check_file(folder: UploadFolder, record: Record) -> None:
+    """Raise StorageError unless the file has the size that it must have, and is no link."""
+    with folder.opened(record.data_file, os.O_RDONLY) as descriptor:
+        size = os.fstat(descriptor).st_size
     if size != record.total_size:
         raise StorageError(f"Upload {record.uid} has {size} bytes on the disk instead of {record.total_size}.")
+
+
+def _verify(folder: UploadFolder, record: Record, data_file: str) -> None:
+    """Raise unless the file has the size, and the checksum if one was declared, that it must have."""
+    _check_file(folder, replace(record, data_file=data_file))
     if not record.checksum:
         return
     algorithm, _, declared = record.checksum.partition(":")

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ..errors import StorageError
 from ..upload import Record, State, is_uid
-from .files import read_small, sync_directory, write_at
+from .files import read_small, refuse_links, sync_directory, write_at
 
 _SCRATCH = "-new"
 
@@ -68,6 +67,7 @@ class OwnerIndex:
 
     def directories(self) -> Iterator[tuple[str, Path]]:
         """Yield the name of the lock and the directory of every owner."""
+        refuse_links(self._folder)
         with suppress(FileNotFoundError), os.scandir(self._folder) as found:
             for item in found:
                 if item.is_dir(follow_symlinks=False):
@@ -95,7 +95,9 @@ class OwnerIndex:
         return _digest(owner)
 
     def _directory(self, owner: str) -> Path:
-        return self._folder / _digest(owner)
+        directory = self._folder / _digest(owner)
+        refuse_links(self._folder, directory)
+        return directory
 
     def _identifier(self, record: Record) -> Path:
         # Name, size and count belong to the key: clients make identifiers from a name with letters dropped.
@@ -134,10 +136,3 @@ class OwnerIndex:
             raise
         finally:
             os.close(descriptor)
-
-
-def refuse_links(*folders: Path) -> None:
-    """Raise StorageError if one of the store's own folders is a link that somebody planted."""
-    for folder in folders:
-        if folder.is_symlink():
-            raise StorageError(f"{folder.name} in the storage folder is a link, which it must not be.")

@@ -112,7 +112,7 @@ class ChunkTable:
         try:
             self._descriptor = folder.open(TABLE, os.O_RDWR | (os.O_CREAT if create else 0))
         except FileNotFoundError:
-            raise NotFoundError(f"There is no upload {folder.path.name}.") from None
+            raise NotFoundError from None
         self._count = chunk_count
         self._finished = finished
 
@@ -142,7 +142,7 @@ class ChunkTable:
         with fence(self._descriptor):
             header = self._read_header()
             if header.flags & _DELETED:
-                raise NotFoundError("The upload was deleted.")
+                raise NotFoundError
             yield header
 
     def write_header(self, header: Header) -> None:

@@ -9,8 +9,8 @@ from typing import Self
 
 from ..config import Durability
 from ..errors import ChunkConflictError, InvalidRequestError, NotFoundError, SupersededError
-from ..upload import Record, State, infer_chunk_size, slot
-from .files import DATA, UploadFolder, copy_range, start_writeback, storage_errors, write_at
+from ..upload import DATA, Record, State, infer_chunk_size, slot
+from .files import UploadFolder, copy_range, start_writeback, storage_errors, write_at
 from .table import Chunk, ChunkTable, Entry, Header
 
 _CHECKPOINT_SECONDS = 30
