@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
 from .errors import (
@@ -33,6 +33,8 @@ BLOCK = 256 << 10
 _SPOOL_IN_MEMORY = 1 << 20
 # A form around one chunk has a dozen short fields.
 _MOST_PARTS = 100
+# What the decoder may gather while it looks for the end of a header or a boundary.
+_MOST_BUFFERED = 4 * BLOCK
 _LONGEST_FIELD = 16 << 10
 
 
@@ -61,7 +63,7 @@ class Body:
             yield from self._blocks()
         except TimeoutError as error:
             raise BodyStalledError(f"No byte of the body came for {self.timeout:g} seconds.") from error
-        except OSError as error:
+        except (OSError, ClientDisconnected) as error:
             # gunicorn's own errors about a broken body are OSErrors as well.
             raise BodyCutError("The connection broke in the middle of the body.") from error
         finally:
@@ -92,9 +94,10 @@ def open_body(environ: WSGIEnvironment, stream: IO[bytes], *, limit: int, timeou
         raise UnsupportedTypeError(f"Content-Encoding {coding!r} is not understood; send the bytes as they are.")
     declared = environ.get("CONTENT_LENGTH", "")
     if declared:
-        if not (declared.isascii() and declared.isdecimal() and len(declared) < 20):
+        if not (declared.isascii() and declared.isdecimal()):
             raise InvalidRequestError(f"Content-Length {shown(declared)} is not a number of bytes.")
-        length: int | None = int(declared)
+        # Python refuses to read a number of thousands of digits, and any that is too large is as good as another.
+        length: int | None = int(declared[:20])
     else:
         # Without a length the server must say that it ends the stream itself; otherwise reading could hang for ever,
         # and a chunked body, which uWSGI shows as an empty one, would be acknowledged as such.
@@ -117,7 +120,7 @@ class Form:
         """Read up to the file part, and past it while one of the `required` fields is missing."""
         self.fields: dict[str, str] = {}
         self._blocks = iter(body)
-        self._decoder = MultipartDecoder(boundary, max_form_memory_size=None, max_parts=_MOST_PARTS)
+        self._decoder = MultipartDecoder(boundary, max_form_memory_size=_MOST_BUFFERED, max_parts=_MOST_PARTS)
         self._spool: IO[bytes] | None = None
         self._has_file = False
         self._events = self._read_events()
@@ -208,6 +211,6 @@ class Form:
             for _ in self._blocks:
                 pass
         except RequestEntityTooLarge:
-            raise TooLargeError(f"The form has more than {_MOST_PARTS} parts.") from None
+            raise TooLargeError(f"The form has more than {_MOST_PARTS} parts, or a part without an end.") from None
         except ValueError as error:
-            raise InvalidRequestError(f"The form could not be read: {error}.") from None
+            raise InvalidRequestError(f"The form could not be read: {str(error).rstrip('.')}.") from None

@@ -9,6 +9,7 @@ from flask.cli import AppGroup
 
 from .errors import Error, NotFoundError
 from .protocols.chunked import StatusRequest, StatusResponse
+from .service import UploadService
 from .state import current_state
 from .version import __version__
 
@@ -20,17 +21,20 @@ uploads = AppGroup("uploads", help="Look after the uploads of this application."
 @uploads.command("list")
 def list_() -> None:
     """List all uploads: uid, state, share received, size, owner and name."""
-    service = current_state().service
+    service = _service()
     for upload in service.uploads():
         try:
             status = service.status(StatusRequest(upload.uploadUid), None)
         except NotFoundError:
             continue  # deleted since the line before
+        except Error as error:
+            click.echo(f"{upload.uploadUid}  Error: {error}", err=True)
+            continue
         share = 100 * status.receivedBytes // status.totalSize if status.totalSize else 100
         columns = (
             f"{upload.uploadUid}  {status.state:8}  {share:3} %  {_size(status.totalSize):>10}",
-            upload.owner or "-",
-            upload.fileName,
+            _printable(upload.owner) or "-",
+            _printable(upload.fileName),
         )
         click.echo("  ".join(columns))
 
@@ -39,7 +43,7 @@ def list_() -> None:
 @click.argument("uid")
 def show(uid: str) -> None:
     """Show one upload."""
-    service = current_state().service
+    service = _service()
     try:
         upload = service.peek(uid, None)
         status = service.status(StatusRequest(uid), None)
@@ -47,7 +51,7 @@ def show(uid: str) -> None:
         raise click.ClickException(str(error)) from None
     for name, value in _rows(status).items():
         click.echo(f"{name:10} {value}")
-    click.echo(f"{'owner':10} {upload.owner or '-'}\n{'path':10} {upload.path or '-'}")
+    click.echo(f"{'owner':10} {_printable(upload.owner) or '-'}\n{'path':10} {upload.path or '-'}")
 
 
 @uploads.command()
@@ -57,11 +61,11 @@ def delete(uids: tuple[str, ...]) -> None:
     failed = False
     for uid in uids:
         try:
-            current_state().service.delete(uid, None)
+            _service().delete(uid, None)
             click.echo(f"deleted {uid}")
         except Error as error:
             failed = True
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"Error: {error} ({uid})", err=True)
     if failed:
         raise SystemExit(1)
 
@@ -69,7 +73,8 @@ def delete(uids: tuple[str, ...]) -> None:
 @uploads.command()
 def sweep() -> None:
     """Delete the uploads that nobody has written to for UPLOAD_HELPER_EXPIRY; for cron or a timer."""
-    click.echo(f"{current_state().service.sweep()} uploads deleted")
+    count = _service().sweep()
+    click.echo(f"{count} upload{'' if count == 1 else 's'} deleted")
 
 
 @click.group()
@@ -92,12 +97,24 @@ def demo(host: str, port: int, workers: int, threads: int, folder: str | None) -
     import_module("upload_helper.demo").serve(host, port, workers, threads, folder)
 
 
+def _service() -> UploadService:
+    try:
+        return current_state().service
+    except RuntimeError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _printable(text: str) -> str:
+    """Return a text without what would play with the terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def _rows(status: StatusResponse) -> dict[str, object]:
     missing = sum(last - first + 1 for first, last in status.missing)
     expires = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.expires)) if status.expires else "never"
     return {
         "uid": status.uploadUid,
-        "name": status.fileName,
+        "name": _printable(status.fileName),
         "state": status.state,
         "size": f"{status.totalSize} bytes",
         "received": f"{status.receivedBytes} bytes",

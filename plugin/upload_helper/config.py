@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from enum import StrEnum
@@ -80,8 +82,8 @@ class Config:
 
 
 def _path(value: Any) -> Path:
-    if not isinstance(value, (str, Path)) or not str(value):
-        raise ValueError("a path is expected")
+    if not isinstance(value, (str, Path)) or not str(value) or "\0" in str(value):
+        raise ValueError("the path of a folder is expected")
     return Path(value).absolute()
 
 
@@ -96,28 +98,36 @@ def _integer(low: int) -> Callable[[Any], int]:
 
 def _duration(value: Any) -> timedelta:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        value = timedelta(seconds=value)
+        with suppress(ValueError, OverflowError):
+            value = timedelta(seconds=value)
     if not isinstance(value, timedelta) or value < timedelta(0):
         raise ValueError("a timedelta or a number of seconds is expected, not below zero")
     return value
 
 
-def _strings(value: Any) -> frozenset[str]:
-    if isinstance(value, str) or not all(isinstance(item, str) for item in value):
-        raise ValueError("a list of strings is expected")
-    return frozenset(value)
+def _matching(pattern: str, expected: str) -> Callable[[Any], frozenset[str]]:
+    def read(value: Any) -> frozenset[str]:
+        listed = isinstance(value, Collection) and not isinstance(value, (str, bytes))
+        if not listed or not all(isinstance(item, str) for item in value):
+            raise ValueError("a list of strings is expected")
+        for item in value:
+            if not re.fullmatch(pattern, item):
+                raise ValueError(f"{item!r} is not an {expected}")
+        return frozenset(value)
+
+    return read
 
 
 def _extensions(value: Any) -> frozenset[str]:
-    return frozenset(item.lower().lstrip(".") for item in _strings(value))
+    read = _matching(r"\.?[^./\\\s]+", "extension, such as tif or .tif")
+    return frozenset(item.lower().lstrip(".") for item in read(value))
 
 
-def _origins(value: Any) -> frozenset[str]:
-    origins = _strings(value)
-    for origin in origins:
-        if "://" not in origin or origin.endswith("/"):
-            raise ValueError(f"{origin!r} is not an origin; write it as https://maps.example.org, without a path")
-    return origins
+def _durability(value: Any) -> Durability:
+    try:
+        return Durability(value)
+    except ValueError:
+        raise ValueError("none, finish or chunk is expected") from None
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {
@@ -132,7 +142,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "min_free_space": _integer(0),
     "expiry": _duration,
     "sweep_interval": _duration,
-    "durability": Durability,
+    "durability": _durability,
     "body_timeout": _duration,
-    "trusted_origins": _origins,
+    "trusted_origins": _matching(r"https?://[^/?#@*\s]+", "origin, such as https://maps.example.org"),
 }

@@ -185,7 +185,7 @@ class UploadService:
     def uploads(self, owner: str | None = None) -> Iterator[Upload]:
         """Yield the uploads of one owner, or of all."""
         for uid in self._store.uids(owner):
-            with suppress(NotFoundError):
+            with suppress(Error):
                 yield self.peek(uid, owner)
 
     def sweep(self) -> int:
@@ -194,18 +194,29 @@ class UploadService:
         expiry = self.config.expiry.total_seconds()
         if expiry:
             for uid in self._store.uids():
-                with suppress(NotFoundError):
-                    record = self._store.delete_expired(uid, time.time() - expiry)
-                    if record is not None:
-                        swept += 1
-                        self._report_deleted(uid, record)
+                swept += self._sweep_one(uid, time.time() - expiry)
         self._store.clean()
         return swept
 
-    def _sweep_by_the_way(self) -> None:
+    def _sweep_one(self, uid: str, before: float) -> bool:
         try:
-            self.sweep()
+            record = self._store.delete_expired(uid, before)
+        except NotFoundError:
+            return False
         except Error:
+            # One that is broken must not keep the others from being swept.
+            log.exception("upload %s could not be swept", uid)
+            return False
+        if record is not None:
+            self._report_deleted(uid, record)
+        return record is not None
+
+    def _sweep_by_the_way(self) -> None:
+        interval = self.config.sweep_interval.total_seconds()
+        try:
+            if interval and self._store.claim_sweep(interval):
+                self.sweep()
+        except Exception:
             # Whoever starts an upload has nothing to do with what is wrong with old ones.
             log.exception("sweeping failed")
 
@@ -257,9 +268,7 @@ class UploadService:
         record, created = self._store.create(record)
         if created:
             self._notify("created", self._upload(record))
-            interval = self.config.sweep_interval.total_seconds()
-            if interval and self._store.claim_sweep(interval):
-                self._sweep_by_the_way()
+            self._sweep_by_the_way()
         return record, created
 
     def _write(self, record: Record, chunk: ChunkRequest, length: int | None) -> bool:

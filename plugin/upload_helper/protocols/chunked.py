@@ -87,7 +87,7 @@ class ChunkRequest:
         for name in ("totalSize", "chunkCount", "chunkNumber"):
             value = getattr(self, name)
             if not 0 <= value <= LARGEST_INTEGER:
-                raise InvalidRequestError(f"{name} {value} is not between 0 and {LARGEST_INTEGER}.")
+                raise InvalidRequestError(f"{name} {shown(value)} is not between 0 and {LARGEST_INTEGER}.")
         if len(self.identifier) > LONGEST_IDENTIFIER:
             raise InvalidRequestError(f"identifier has more than {LONGEST_IDENTIFIER} characters.")
         self.checksum = normal_checksum("checksum", self.checksum)

@@ -45,7 +45,8 @@ def decode(raw: bytes, mimetype: str, most: int = MOST_ITEMS) -> dict[str, Any]:
     except RecursionError:
         raise InvalidRequestError("The body is nested too deep.") from None
     except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise InvalidRequestError(f"The body is not {mimetype}: {error or type(error).__name__}.") from None
+        reason = str(error).rstrip(". ") or "it is malformed"
+        raise InvalidRequestError(f"The body is not {mimetype}: {reason}.") from None
     if not isinstance(value, dict):
         raise InvalidRequestError(f"The body is {type(value).__name__}, not an object.")
     return value

@@ -18,6 +18,7 @@ from ..upload import Record
 RECORD = "upload.json"
 TABLE = "chunks"
 
+_RECORD_BLOCK = 1 << 14
 _SYNC_FILE_RANGE_WRITE = 2
 # Python has neither call. fallocate(2) and not posix_fallocate: where a file system can't reserve, the C library's
 # stand-in writes to every block of the file instead, which takes minutes for a big one.
@@ -82,7 +83,10 @@ class UploadFolder:
         """Read the record. One that can't be read, after a power cut say, counts as no upload."""
         try:
             with self.opened(RECORD, os.O_RDONLY) as descriptor:
-                raw = os.read(descriptor, 1 << 16)
+                raw = part = os.read(descriptor, _RECORD_BLOCK)
+                while len(part) == _RECORD_BLOCK:
+                    part = os.read(descriptor, _RECORD_BLOCK)
+                    raw += part
             return Record.from_json(json.loads(raw))
         except (FileNotFoundError, ValueError, TypeError, AttributeError) as error:
             raise NotFoundError from error

@@ -35,7 +35,7 @@ from ..errors import (
 from ..locks import LockFolder
 from ..upload import ASSEMBLED, DATA, Record, State, is_uid
 from .base import Progress
-from .files import TABLE, UploadFolder, copy_range, refuse_links, reserve, storage_errors, sync_directory
+from .files import RECORD, TABLE, UploadFolder, copy_range, refuse_links, reserve, storage_errors, sync_directory
 from .owners import OwnerIndex
 from .table import ChunkTable, Entry, Header
 from .writer import ChunkWriter, side_name
@@ -54,7 +54,6 @@ class LocalStore:
         self._locks = LockFolder(self._root / ".locks" / "uploads")
         self._owner_locks = LockFolder(self._root / ".locks" / "owners")
         self._durable = config.durability is not Durability.NONE
-        self._ready = False
 
     def create(self, record: Record) -> tuple[Record, bool]:
         """Reserve room for an upload."""
@@ -179,7 +178,10 @@ class LocalStore:
             with self._locks.hold("sweep", wait=False) as held:
                 if not held or (os.path.lexists(stamp) and time.time() - stamp.lstat().st_mtime < interval):
                     return False
-                with UploadFolder(self._root) as root, root.opened(stamp.name, os.O_WRONLY | os.O_CREAT) as descriptor:
+                with (
+                    UploadFolder(self._root.resolve()) as root,
+                    root.opened(stamp.name, os.O_WRONLY | os.O_CREAT) as descriptor,
+                ):
                     os.utime(descriptor)
         return True
 
@@ -210,13 +212,12 @@ class LocalStore:
         return is_uid(uid) and (self._root / uid).is_dir()
 
     def _make_folders(self) -> None:
-        folders = [self._scratch, self._root / ".owners", self._root / ".locks"]
-        refuse_links(*folders)
-        if self._ready:
-            return
-        for folder in [*folders, self._root / ".locks" / "uploads", self._root / ".locks" / "owners"]:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._ready = True
+        """Make the folders of the store; each time, for an operator may empty it under a running server."""
+        locks = self._root / ".locks"
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self._scratch, self._root / ".owners", locks, locks / "uploads", locks / "owners"):
+            refuse_links(folder)
+            folder.mkdir(mode=0o700, exist_ok=True)
 
     def _check_quota(self, record: Record) -> None:
         """Raise if the owner has too much already; what a killed process entered and never made is not counted."""
@@ -287,9 +288,8 @@ class LocalStore:
 
     def _tidy(self, folder: UploadFolder, finished: Record) -> None:
         """Remove what a finished upload does not need any more, and count it as finished."""
-        for name in folder.names():
-            if name.startswith("side-") or (name == DATA and finished.data_file != DATA):
-                os.unlink(name, dir_fd=folder.descriptor)
+        for name in set(folder.names()) - {RECORD, TABLE, finished.data_file}:
+            os.unlink(name, dir_fd=folder.descriptor)
         # Last, for it is what stands there as open that is tidied up after a crash.
         self._owners.finished(replace(finished, state=State.OPEN))
 
@@ -318,7 +318,7 @@ class LocalStore:
         return True
 
     def _hide(self, folder: UploadFolder) -> None:
-        refuse_links(self._scratch)
+        self._make_folders()
         try:
             folder.path.rename(self._scratch / folder.path.name)
         except FileNotFoundError:

@@ -152,8 +152,7 @@ class ChunkWriter:
         """Say whether this chunk may replace one that is there: only when all are, and their bytes don't add up."""
         if self._record.state is not State.OPEN or self._length == entry.length:
             return False
-        if header.received >= self._record.chunk_count:
-            self._table.recount(header)
+        self._table.recount(header)
         return header.received == self._record.chunk_count and header.received_bytes != self._record.total_size
 
     def _choose_place(self, header: Header) -> None:
@@ -219,8 +218,11 @@ class ChunkWriter:
 
     def _due(self, header: Header) -> int:
         """Note in the header what the chunk about to be counted changes about durability."""
-        if self._durability is Durability.CHUNK:
-            header.durable = header.sequence + 1
+        if self._durability is Durability.CHUNK and header.durable == header.sequence:
+            header.durable += 1
+        elif self._durability is Durability.CHUNK:
+            # What came before was not forced to the disk, under another setting; now it is, once.
+            return header.sequence + 1
         elif self._durability is Durability.FINISH and abs(time.time() - header.checkpoint) > _CHECKPOINT_SECONDS:
             header.checkpoint = time.time()
             return header.sequence + 1
