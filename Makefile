@@ -17,6 +17,7 @@ test: lint
 	$(BIN)/pytest $(ARGS)
 
 soak: $(VENV)/.test
+	sh tests/setup-system nginx
 	$(BIN)/pytest -m soak $(ARGS)
 
 bench: $(VENV)/.test

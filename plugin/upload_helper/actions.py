@@ -13,11 +13,11 @@ import logging
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any
 
 from flask import Blueprint, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, default_exceptions
+from werkzeug.http import HTTP_STATUS_CODES
 
 from .config import Config
 from .errors import Error, shown
@@ -139,6 +139,10 @@ def _answer_any_error(error: Exception) -> Response:
     answer = _error(code, info, error)
     if isinstance(error, Error) and error.retry_after is not None:
         answer.headers["Retry-After"] = str(error.retry_after)
+    elif isinstance(error, HTTPException) and error.response is None:
+        # WWW-Authenticate, Allow and the like.
+        kept = (item for item in error.get_headers(request.environ) if item[0].lower() != "content-type")
+        answer.headers.extend(kept)
     return answer
 
 
@@ -146,7 +150,7 @@ def _shape(answer: Response) -> Response:
     """Give the last errors their shape: those that a host answers with a response of its own."""
     if answer.status_code < 400 or g.get(_SHAPED):
         return answer
-    return _error(answer.status_code, HTTPStatus(answer.status_code).phrase)
+    return _error(answer.status_code, HTTP_STATUS_CODES.get(answer.status_code, "Error"))
 
 
 def _error(code: int, info: str, error: Exception | None = None) -> Response:

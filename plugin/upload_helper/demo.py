@@ -8,6 +8,7 @@ import secrets
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -27,6 +28,9 @@ _PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def create_app(folder: str | os.PathLike[str]) -> Flask:
@@ -68,13 +72,15 @@ def serve(host: str, port: int, workers: int, threads: int, folder: str | None) 
 
     Raises click.ClickException where the folder or the address can't be had, or gunicorn is not installed.
     """
+    for number in _ENDING:
+        # Until gunicorn is up and handles them itself: an ordinary way out, on which what was made is removed.
+        signal.signal(number, lambda *_: sys.exit())
     with _folder(folder) as root, _listen(host, port) as listener:
         try:
             app = create_app(root)
         except OSError as error:
             raise click.ClickException(f"The folder {root} can't be used: {error.strerror}.") from None
-        settings = {"workers": workers, "threads": threads}
-        server = _gunicorn(app, listener, settings)
+        server = _gunicorn(app, listener, {"workers": workers, "threads": threads})
         _announce(host, listener, root, temporary=not folder)
         # gunicorn closes the descriptor by its number, so nobody else may think it is theirs.
         listener.detach()
@@ -130,7 +136,8 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=256)
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+        # Python adds the address to the system's words.
+        reason = (getattr(error, "strerror", None) or str(error)).partition(" (")[0]
         text = f"Can't listen on {host} port {port}: {reason}. Choose another with --port, or --port 0 for any."
         raise click.ClickException(text) from None
     with listener:
@@ -150,6 +157,11 @@ def _gunicorn(app: Flask, listener: socket.socket, settings: Mapping[str, Any]) 
         # gunicorn would reload, and go on without anybody who could stop it.
         signal.signal(signal.SIGHUP, lambda *_: arbiter.signal(signal.SIGTERM, None))
 
+    def end_while_booting(arbiter: Any, worker: Any) -> None:  # noqa: ARG001 - the names are gunicorn's
+        # A worker begins with the handlers of its parent, which would swallow a signal that is meant for it.
+        for number in _ENDING:
+            signal.signal(number, signal.SIG_DFL)
+
     class Server(BaseApplication):  # type: ignore[misc]
         """gunicorn that neither reads its own configuration files nor opens its control socket."""
 
@@ -159,8 +171,9 @@ def _gunicorn(app: Flask, listener: socket.socket, settings: Mapping[str, Any]) 
                 "worker_class": "gthread",
                 "control_socket_disable": True,
                 "graceful_timeout": 2,
-                "loglevel": "warning",
+                "loglevel": "error",
                 "when_ready": end_with_the_terminal,
+                "post_fork": end_while_booting,
                 **settings,
             }
             for name, value in values.items():

@@ -11,7 +11,16 @@ from flask import Request, Response, after_this_request, current_app
 
 from .body import Body, Form, open_body
 from .config import Config
-from .errors import Error, ForbiddenError, InvalidRequestError, TooLargeError, UnsupportedTypeError, shown
+from .errors import (
+    BodyCutError,
+    BodyStalledError,
+    Error,
+    ForbiddenError,
+    InvalidRequestError,
+    TooLargeError,
+    UnsupportedTypeError,
+    shown,
+)
 from .protocols import structs
 from .protocols.chunked import ENCODINGS, MOST_ITEMS, MULTIPART, RAW, REQUIRED_FIELDS, ChunkRequest
 from .state import KEY
@@ -72,7 +81,8 @@ def drain(request: Request, error: Exception | None) -> None:
     bytes is reset, which takes the answer with it (RFC 9112, section 9.6).
     """
     body: Body | None = request.environ.get(_BODY)
-    if body is None and "Expect" in request.headers:
+    if isinstance(error, (BodyCutError, BodyStalledError)):
+        # Nothing more will come, and waiting for it once was enough.
         return
     if body is not None and body.taken and isinstance(error, (InvalidRequestError, TooLargeError)):
         # What was refused is the body, and more of it will not be any better.

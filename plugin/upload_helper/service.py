@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import logging
 import os
-import secrets
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from .config import Config
 from .errors import ChecksumMismatchError, Error, IncompleteError, InvalidRequestError, NotFoundError, TooLargeError
+from .moving import give
 from .protocols.chunked import ChunkRequest, StatusRequest, StatusResponse
 from .stores import Store
-from .stores.files import sync_directory
 from .upload import LARGEST_INTEGER, Record, State, check_chunk, check_new, check_number, display_name, new_uid
 
 log = logging.getLogger("upload_helper")
@@ -29,8 +27,6 @@ Operation = Literal["create", "write", "read", "status", "delete", "list"]
 """What a client wants to do: write is a further chunk, read is the finished file, status how far it is."""
 
 Event = Literal["created", "finished", "deleted"]
-
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
 
 
 @dataclass(frozen=True)
@@ -54,30 +50,18 @@ class Upload:
     def move_to(self, target: str | os.PathLike[str], *, overwrite: bool = False, mode: int = 0o644) -> Path:
         """Move the finished file to `target`, which then is there whole or not at all, and forget the upload.
 
-        Raises FileExistsError if `target` is there, unless `overwrite`; IsADirectoryError for a directory. On another
-        disk the file is copied beside the target first. `mode` are the permissions of the file.
+        Raises FileExistsError if `target` is there, unless `overwrite`; IsADirectoryError for a directory;
+        NotFoundError if somebody else has moved it. On another disk the file is copied beside the target first.
+        `mode` are the permissions of the file.
         """
         destination = Path(target)
-        if destination.is_dir():
-            raise IsADirectoryError(f"{destination} is a directory; name the file to make in it.")
-        source = Path(self._require_path())
-        scratch = destination.with_name(f".{destination.name[:50]}.{secrets.token_hex(8)}")
-        try:
-            _link_or_copy(source, scratch)
-            scratch.chmod(mode)
-            if overwrite:
-                scratch.replace(destination)
-            else:
-                _rename_new(scratch, destination)
-        finally:
-            scratch.unlink(missing_ok=True)
-        sync_directory(destination.parent)
-        self._forget()
+        self._require().take(self.uploadUid, partial(give, target=destination, overwrite=overwrite, mode=mode))
         return destination
 
     def open(self) -> io.BufferedReader:
         """Open the finished file for reading."""
-        return Path(self._require_path()).open("rb")
+        # It may have been moved, deleted or tampered with since.
+        return Path(self._require().get_upload(self.uploadUid, None).path).open("rb")
 
     def delete(self) -> None:
         """Delete the upload, finished or not. One that is gone already is no error."""
@@ -85,15 +69,10 @@ class Upload:
             with suppress(NotFoundError):
                 self._service.delete(self.uploadUid, None)
 
-    def _require_path(self) -> str:
+    def _require(self) -> UploadService:
         if not self.path or self._service is None:
             raise IncompleteError(f"Upload {self.uploadUid} is not finished, so there is no file yet.")
-        # It may have been moved, deleted or tampered with since.
-        return self._service.get_upload(self.uploadUid, None).path
-
-    def _forget(self) -> None:
-        if self._service is not None:
-            self._service.forget(self.uploadUid)
+        return self._service
 
 
 class UploadService:
@@ -177,10 +156,9 @@ class UploadService:
         self._owned(uid, owner)
         self._report_deleted(uid, self._store.delete(uid))
 
-    def forget(self, uid: str) -> None:
-        """Remove an upload whose file the host has taken; nobody is told, for nothing was lost."""
-        with suppress(NotFoundError):
-            self._store.delete(uid)
+    def take(self, uid: str, take: Callable[[Path], None]) -> None:
+        """Let `take` move a finished file away and forget the upload; nobody is told, for nothing was lost."""
+        self._store.take(uid, take)
 
     def uploads(self, owner: str | None = None) -> Iterator[Upload]:
         """Yield the uploads of one owner, or of all."""
@@ -311,27 +289,3 @@ class UploadService:
         finished = record.state is State.FINISHED
         path = self._store.path(record) if finished else ""
         return Upload(record.uid, record.file_name, record.total_size, path, record.owner, self)
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError as error:
-        if error.errno != errno.EXDEV and error.errno not in _NO_LINKS:
-            raise
-        with source.open("rb") as read, target.open("xb") as write:
-            shutil.copyfileobj(read, write, 1 << 20)
-            write.flush()
-            os.fsync(write.fileno())
-
-
-def _rename_new(source: Path, target: Path) -> None:
-    """Give a file its name unless somebody else has it; a link does that in one step where there are links."""
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        if target.exists():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
-        source.rename(target)

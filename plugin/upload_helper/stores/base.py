@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, Self
 
 from ..upload import Record
@@ -90,6 +91,14 @@ class Store(Protocol):
 
     def delete(self, uid: str) -> Record | None:
         """Remove an upload with all that belongs to it; return its record if it could still be read."""
+        ...
+
+    def take(self, uid: str, take: Callable[[Path], None]) -> None:
+        """Let `take` move or copy the file of a finished upload away, then remove the upload.
+
+        Of several at once one gets the file; for the others there is no upload any more. If `take` raises, nothing has
+        happened.
+        """
         ...
 
     def uids(self, owner: str | None = None) -> Iterator[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from ..errors import NotFoundError, StorageError, StorageFullError
+from ..moving import sync_directory
 from ..upload import Record
 
 RECORD = "upload.json"
@@ -131,15 +132,6 @@ def refuse_links(*folders: Path) -> None:
     for folder in folders:
         if folder.is_symlink():
             raise StorageError(f"{folder.name} in the storage folder is a link, which it must not be.")
-
-
-def sync_directory(path: Path) -> None:
-    """Force the names in a directory to the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_at(descriptor: int, data: bytes | memoryview, offset: int) -> None:

@@ -12,33 +12,31 @@ Beside them stand ``.owners`` (the index), ``.locks``, ``.scratch`` (half-made a
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 
 from ..config import Config, Durability
 from ..errors import (
-    ChecksumMismatchError,
-    Error,
-    IncompleteError,
     NotFoundError,
-    StorageError,
     StorageFullError,
     TooLargeError,
     TooManyUploadsError,
 )
 from ..locks import LockFolder
-from ..upload import ASSEMBLED, DATA, Record, State, is_uid
+from ..moving import sync_directory
+from ..upload import DATA, Record, State, is_uid
 from .base import Progress
-from .files import RECORD, TABLE, UploadFolder, copy_range, refuse_links, reserve, storage_errors, sync_directory
+from .files import RECORD, TABLE, UploadFolder, refuse_links, reserve, storage_errors
+from .finishing import check_file, make_whole
 from .owners import OwnerIndex
-from .table import ChunkTable, Entry, Header
-from .writer import ChunkWriter, side_name
+from .table import ChunkTable, Header
+from .writer import ChunkWriter
 
 _SCRATCH_SECONDS = 3600
 
@@ -120,7 +118,7 @@ class LocalStore:
             if record.state is State.FINISHED:
                 return record, False
             with ChunkTable(folder, record.chunk_count) as table:
-                finished = self._finish(folder, record, table)
+                finished = make_whole(folder, record, table, durable=self._durable)
             self._tidy(folder, finished)
         return finished, True
 
@@ -131,7 +129,7 @@ class LocalStore:
     def check(self, record: Record) -> None:
         """Raise StorageError unless the file of a finished upload is there, whole, and no link."""
         with self._folder(record.uid) as folder:
-            _check_file(folder, record)
+            check_file(folder, record)
 
     def delete(self, uid: str) -> Record | None:
         """Remove an upload with all that belongs to it."""
@@ -140,6 +138,17 @@ class LocalStore:
             self._retire(folder)
         self._forget(uid, record)
         return record
+
+    def take(self, uid: str, take: Callable[[Path], None]) -> None:
+        """Let `take` move or copy the file of a finished upload away, then remove the upload."""
+        self.read(uid)
+        with self._locks.hold(uid):
+            record = self.read(uid)
+            self.check(record)
+            take(Path(self.path(record)))
+            with self._folder(uid) as folder:
+                self._retire(folder)
+        self._forget(uid, record)
 
     def uids(self, owner: str | None = None) -> Iterator[str]:
         """Yield uids."""
@@ -260,32 +269,6 @@ class LocalStore:
         if every_chunk:
             sync_directory(self._root)
 
-    def _finish(self, folder: UploadFolder, record: Record, table: ChunkTable) -> Record:
-        with table.fenced() as header:
-            regular = table.recount(header)
-            missing = table.missing()
-        if missing or header.received_bytes != record.total_size:
-            raise _incomplete(record, header, missing)
-        lost = [] if regular else _assemble(folder, header, table.entries())
-        if lost:
-            with table.fenced() as header:
-                for number in lost:
-                    table.write_entry(number, Entry(attempt=table.entry(number).attempt))
-                table.recount(header)
-                raise _incomplete(record, header, table.missing())
-        data_file = DATA if regular else ASSEMBLED
-        if self._durable:
-            folder.sync()
-        try:
-            _verify(folder, record, data_file)
-        except Error:
-            with table.fenced() as header:
-                table.forget(header)
-            raise
-        finished = replace(record, state=State.FINISHED, finished=time.time(), data_file=data_file)
-        folder.write_record(finished, sync=self._durable)
-        return finished
-
     def _tidy(self, folder: UploadFolder, finished: Record) -> None:
         """Remove what a finished upload does not need any more, and count it as finished."""
         for name in set(folder.names()) - {RECORD, TABLE, finished.data_file}:
@@ -329,58 +312,3 @@ class LocalStore:
             with self._owner_locks.hold(self._owners.lock_name(record.owner)):
                 self._owners.remove(record)
         shutil.rmtree(self._scratch / uid, ignore_errors=True)
-
-
-def _incomplete(record: Record, header: Header, missing: list[tuple[int, int]]) -> IncompleteError:
-    if missing:
-        count = sum(last - first + 1 for first, last in missing)
-        text = f"{count} of {record.chunk_count} chunks are missing, the first of them number {missing[0][0]}"
-    else:
-        text = f"all chunks are there, but with {header.received_bytes} of {record.total_size} bytes"
-    return IncompleteError(f"Upload {record.uid} is incomplete: {text}.")
-
-
-def _assemble(folder: UploadFolder, header: Header, entries: list[Entry]) -> list[int]:
-    """Put chunks of irregular lengths one behind the other in a file of its own; return those that are lost.
-
-    The first file is left as it is until the record names the new one, so that a crash in between costs nothing.
-    """
-    lost = []
-    offset = 0
-    with folder.opened(ASSEMBLED, os.O_RDWR | os.O_CREAT | os.O_TRUNC) as target:
-        try:
-            for number, entry in enumerate(entries):
-                name, start = (side_name(number), 0) if entry.side else (DATA, number * header.chunk_size)
-                try:
-                    with folder.opened(name, os.O_RDONLY) as source:
-                        copy_range(source, start, target, offset, entry.length)
-                except (FileNotFoundError, EOFError):
-                    lost.append(number)
-                offset += entry.length
-        except BaseException:
-            # Half of it is of no use, and the room it takes may be what was missing.
-            os.ftruncate(target, 0)
-            raise
-    return lost
-
-
-def _check_file(folder: UploadFolder, record: Record) -> None:
-    """Raise StorageError unless the file has the size that it must have, and is no link."""
-    with folder.opened(record.data_file, os.O_RDONLY) as descriptor:
-        size = os.fstat(descriptor).st_size
-    if size != record.total_size:
-        raise StorageError(f"Upload {record.uid} has {size} bytes on the disk instead of {record.total_size}.")
-
-
-def _verify(folder: UploadFolder, record: Record, data_file: str) -> None:
-    """Raise unless the file has the size, and the checksum if one was declared, that it must have."""
-    _check_file(folder, replace(record, data_file=data_file))
-    if not record.checksum:
-        return
-    algorithm, _, declared = record.checksum.partition(":")
-    with os.fdopen(folder.open(data_file, os.O_RDONLY), "rb") as file:
-        actual = hashlib.file_digest(file, algorithm).hexdigest()
-    if actual != declared:
-        raise ChecksumMismatchError(
-            f"The file has {algorithm}:{actual}, not the declared {record.checksum}; all of its chunks were discarded."
-        )

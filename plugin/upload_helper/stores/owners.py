@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from ..moving import sync_directory
 from ..upload import Record, State, is_uid
-from .files import read_small, refuse_links, sync_directory, write_at
+from .files import read_small, refuse_links, write_at
 
 _SCRATCH = "-new"
 

@@ -1,0 +1,182 @@
+"""``flask uploads …`` for the operator of an application, and ``upload-helper``."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+from chunks import send, upload
+from hostile import uploads_in
+from servers import PLUGIN, TESTS
+from upload_helper import __version__
+from upload_helper.cli import main
+
+DATA = random.Random(18).randbytes(3000)
+UNKNOWN = "0" * 32
+
+
+@pytest.fixture
+def run(host):
+    """Return a function that runs ``flask uploads …`` and gives back exit code and output."""
+
+    def run(*arguments: str):
+        return host.test_cli_runner().invoke(host.cli, ["uploads", *arguments])
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def commands(host):
+    # As Flask does with the entry point of an installed package.
+    from upload_helper.cli import uploads
+
+    host.cli.add_command(uploads)
+
+
+def test_list_of_nothing_is_empty(run, folder):
+    result = run("list")
+    assert (result.exit_code, result.output) == (0, "")
+    assert not folder.exists()
+
+
+def test_list_has_a_line_for_each_upload(run, client):
+    half = send(client, DATA, 1500, 0, headers={"X-User": "ann"}, name="Straße.tif").json["uploadUid"]
+    whole = upload(client, DATA, 1500, headers={"X-User": "bob"}, name="b.tif")
+    empty = upload(client, b"", 1500, name="empty")
+    result = run("list")
+    lines = {line.split()[0]: line.split() for line in result.output.splitlines()}
+    assert result.exit_code == 0
+    assert lines == {
+        half: [half, "open", "50", "%", "2.9", "KiB", "ann", "Straße.tif"],
+        whole: [whole, "finished", "100", "%", "2.9", "KiB", "bob", "b.tif"],
+        empty: [empty, "finished", "100", "%", "0", "B", "-", "empty"],
+    }
+
+
+def test_list_of_many_sizes(run, client):
+    for size in (1, 1023, 1024, 1 << 20, 5 << 30):
+        values = {"fileName": str(size), "totalSize": size, "chunkCount": 1, "chunkNumber": 0}
+        client.post("/uploads", query_string=values, data=b"x", headers={"Content-Type": "application/octet-stream"})
+    shown = {line.split()[-1]: line.split()[4:6] for line in run("list").output.splitlines()}
+    assert shown == {
+        "1": ["1", "B"], "1023": ["1023", "B"], "1024": ["1.0", "KiB"], str(1 << 20): ["1.0", "MiB"], str(5 << 30): ["5.0", "GiB"],
+    }  # fmt: skip
+
+
+def test_names_of_owners_can_not_play_with_the_terminal(run, client):
+    send(client, DATA, 1500, 0, headers={"X-User": "ann\x1b[31m\u202e"}, name="a\x1b]0;b.tif")
+    for output in (run("list").output, run("show", run("list").output.split()[0]).output):
+        assert "\x1b" not in output
+        assert "\u202e" not in output
+    assert len(run("list").output.splitlines()) == 1
+
+
+def test_list_goes_around_an_upload_that_can_not_be_read(run, client, folder):
+    broken, good = (send(client, DATA, 1500, 0).json["uploadUid"] for _ in range(2))
+    (folder / broken / "chunks").unlink()
+    (folder / broken / "chunks").symlink_to("/etc/hostname")
+    result = run("list")
+    assert result.exception is None
+    assert good in result.output
+
+
+def test_show_tells_all_about_one_upload(run, client, folder):
+    uid = send(client, DATA, 700, 2, headers={"X-User": "ann"}, name="a.tif").json["uploadUid"]
+    result = run("show", uid)
+    rows = dict(line.split(maxsplit=1) for line in result.output.splitlines())
+    assert result.exit_code == 0
+    expires = rows.pop("expires")
+    assert len(expires) == len("2026-01-01 00:00:00")
+    assert rows == {
+        "uid": uid, "name": "a.tif", "state": "open", "size": "3000 bytes", "received": "700 bytes",
+        "missing": "4 of 5 chunks", "owner": "ann", "path": "-",
+    }  # fmt: skip
+    whole = upload(client, DATA, 700)
+    assert str(folder / whole / "data") in run("show", whole).output
+
+
+def test_delete_deletes_several_and_tells_of_those_that_are_not_there(run, client, folder):
+    uids = [send(client, DATA, 700, 0).json["uploadUid"], upload(client, DATA, 700)]
+    result = run("delete", uids[0], UNKNOWN, uids[1])
+    assert result.exit_code == 1
+    assert result.stdout.split() == ["deleted", uids[0], "deleted", uids[1]]
+    assert UNKNOWN in result.stderr
+    assert uploads_in(folder) == []
+    assert run("delete", uids[0]).exit_code == 1
+
+
+@pytest.mark.parametrize("uid", [UNKNOWN, "x", "../..", ".owners", ""])
+@pytest.mark.parametrize("command", ["show", "delete"])
+def test_upload_that_is_not_there_is_an_error(run, folder, command, uid):
+    result = run(command, uid)
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: There is no")
+    assert isinstance(result.exception, SystemExit)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["delete"], ["show"], ["nonsense"], ["list", "x"], ["show", UNKNOWN, UNKNOWN]]
+)
+def test_wrong_usage_is_told(run, arguments):
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert "Usage:" in result.output
+
+
+def test_sweep_says_how_many(run, client, folder):
+    uid = send(client, DATA, 700, 0).json["uploadUid"]
+    assert run("sweep").output == "0 uploads deleted\n"
+    for path in [folder / uid, *(folder / uid).iterdir()]:
+        os.utime(path, (1, 1))
+    result = run("sweep")
+    assert (result.exit_code, result.output) == (0, "1 upload deleted\n")
+    assert uploads_in(folder) == []
+
+
+@pytest.mark.parametrize("command", ["list", "sweep", "show", "delete"])
+def test_application_without_a_helper_is_told_what_it_lacks(command):
+    from upload_helper.cli import uploads
+
+    app = Flask("bare")
+    app.cli.add_command(uploads)
+    result = app.test_cli_runner().invoke(
+        app.cli, ["uploads", command, *([UNKNOWN] if command in ("show", "delete") else [])]
+    )
+    assert result.exit_code == 1
+    assert "UploadHelper(app)" in result.output
+    assert isinstance(result.exception, SystemExit), "a traceback is no message"
+
+
+def flask(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ, "PYTHONPATH": os.pathsep.join((str(PLUGIN), str(TESTS))),
+        "HOST_CONFIG": f'{{"UPLOAD_HELPER_FOLDER": "{folder}", "UPLOAD_HELPER_MIN_FREE_SPACE": 0}}',
+    }  # fmt: skip
+    # The entry point is there in an installation only, so the command is added as it would be.
+    program = "import host, upload_helper.cli; app = host.app(); app.cli.add_command(upload_helper.cli.uploads)"
+    (folder.parent / "served.py").write_text(program)
+    command = [sys.executable, "-m", "flask", "--app", str(folder.parent / "served.py"), "uploads", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_commands_work_in_a_process_of_their_own(client, folder):
+    uid = upload(client, DATA, 700, headers={"X-User": "ann"}, name="日本.tif")
+    listed = flask(folder, "list")
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert listed.stdout.split() == [uid, "finished", "100", "%", "2.9", "KiB", "ann", "日本.tif"]
+    assert flask(folder, "delete", uid, UNKNOWN).returncode == 1
+    assert uploads_in(folder) == []
+
+
+def test_command_of_the_package_tells_its_version_and_help():
+    from click.testing import CliRunner
+
+    assert __version__ in CliRunner().invoke(main, ["--version"]).output
+    assert "demo" in CliRunner().invoke(main, ["--help"]).output

@@ -1,0 +1,53 @@
+"""What the package offers: a name that comes or goes is a change for every host."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+import upload_helper as uh
+from upload_helper import errors
+
+ERRORS = {
+    "BodyCutError", "BodyStalledError", "ChecksumMismatchError", "ChunkConflictError", "Error", "ForbiddenError",
+    "IncompleteError", "InvalidRequestError", "LengthRequiredError", "NotFoundError", "StorageError",
+    "StorageFullError", "SupersededError", "TooLargeError", "TooManyUploadsError", "UnsupportedTypeError",
+}  # fmt: skip
+EXPORTED = ERRORS | {
+    "Access", "Actions", "ChunkRequest", "ChunkResponse", "StatusRequest", "StatusResponse", "Upload", "UploadHelper",
+    "__version__", "current_helper", "upload_created", "upload_deleted", "upload_finished",
+}  # fmt: skip
+
+
+def test_list_of_exported_names():
+    assert set(uh.__all__) == EXPORTED
+    assert list(uh.__all__) == sorted(uh.__all__)
+
+
+@pytest.mark.parametrize("name", sorted(EXPORTED))
+def test_exported_name_is_there(name):
+    assert hasattr(uh, name)
+
+
+def test_every_error_is_exported():
+    found = {name for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, errors.Error)}
+    assert found == ERRORS
+
+
+def test_every_error_has_a_code_and_a_remedy_of_its_own():
+    tree = [getattr(uh, name) for name in ERRORS - {"Error"}]
+    assert all(issubclass(error, uh.Error) for error in tree)
+    assert len({error.code for error in tree}) == len(tree)
+    assert all(error.remedy for error in tree)
+    assert all(400 <= error.status < 600 for error in tree)
+
+
+def test_no_module_of_the_package_hides_behind_an_exported_name():
+    assert not [name for name in EXPORTED if inspect.ismodule(getattr(uh, name))]
+
+
+def test_wildcard_import_gives_exactly_these():
+    names: dict[str, object] = {}
+    exec("from upload_helper import *", names)
+    assert set(names) - {"__builtins__"} == EXPORTED
