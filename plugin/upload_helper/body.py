@@ -138,8 +138,9 @@ class Form:
     def file(self) -> Iterator[bytes]:
         """Yield the bytes of the file part, then read the form to its end, so that a cut one is found out."""
         if self._spool is not None:
-            while block := self._spool.read(BLOCK):
-                yield block
+            with self._spool:
+                while block := self._spool.read(BLOCK):
+                    yield block
             return
         yield from self._part()
         for _ in self._events:

@@ -86,8 +86,8 @@ def main() -> None:
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, help="Port to listen on; 0 lets the system choose.")
-@click.option("--workers", default=4, show_default=True, help="Processes.")
-@click.option("--threads", default=4, show_default=True, help="Threads of each process.")
+@click.option("--workers", type=click.IntRange(min=1), default=4, show_default=True, help="Processes.")
+@click.option("--threads", type=click.IntRange(min=1), default=4, show_default=True, help="Threads of each process.")
 @click.option("--folder", type=click.Path(file_okay=False), help="Where files go.  [default: a temporary folder]")
 def demo(host: str, port: int, workers: int, threads: int, folder: str | None) -> None:
     """Serve a page on which a person uploads files, under gunicorn."""

@@ -75,7 +75,7 @@ class NotFoundError(Error):
 
     code = "not_found"
     status = 404
-    remedy = "Start a new upload by leaving uploadUid empty."
+    remedy = "It may have expired or been deleted; start a new one by leaving uploadUid empty."
 
     def __init__(self, message: str = "There is no such upload.", **data: Any) -> None:
         super().__init__(message, **data)

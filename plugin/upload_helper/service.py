@@ -110,16 +110,15 @@ class UploadService:
                 allow("create", self._upload(record))
             record, created = self._create(record)
         try:
-            complete = self._write(record, chunk, length)
+            if self._write(record, chunk, length) and record.state is State.OPEN:
+                with suppress(IncompleteError):
+                    record = self._finish(record.uid)
         except BaseException:
             if created and not record.identifier:
                 # The client has not learned the uid, so nobody could ever go on with this upload.
                 with suppress(Error):
                     self.delete(record.uid, None)
             raise
-        if complete and record.state is State.OPEN:
-            with suppress(IncompleteError):
-                record = self._finish(record.uid)
         return self._upload(record)
 
     def get_upload(self, uid: str, owner: str | None) -> Upload:

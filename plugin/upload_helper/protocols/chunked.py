@@ -145,9 +145,9 @@ def is_chunk(names: Iterable[str]) -> bool:
 
 
 def to_text(request: ChunkRequest) -> dict[str, str]:
-    """Return the fields of a request, without its content, for a query or a form; those left empty are left out."""
+    """Return the fields of a request, without its content, for a query or a form; empty ones may be left out."""
     values = {name: getattr(request, name) for name in TEXT_FIELDS}
-    return {name: str(value) for name, value in values.items() if value != ""}
+    return {name: str(value) for name, value in values.items() if value != "" or name in REQUIRED_FIELDS}
 
 
 def normal_checksum(name: str, value: str) -> str:
