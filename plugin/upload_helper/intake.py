@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
-from flask import Request, Response, after_this_request, current_app
+from flask import Request, Response, after_this_request, current_app, has_request_context
 
 from .body import Body, Form, open_body
 from .config import Config
@@ -143,14 +144,16 @@ def _read_form(request: Request, config: Config, cls: type[C]) -> C:
     body = _open(request, config, config.max_chunk_size + _AROUND)
     form = Form(body, boundary.encode(), REQUIRED_FIELDS - fields.keys())
 
-    @after_this_request
-    def close(response: Response) -> Response:
-        form.close()
-        return response
-
+    if has_request_context():
+        after_this_request(partial(_closing, form))
     if not form.has_file:
         raise InvalidRequestError("The form has no file part; send the chunk's bytes as one, named content.")
     return cls.streamed(structs.from_text(cls, _merged(fields, form.fields)), form.file(), None)
+
+
+def _closing(form: Form, response: Response) -> Response:
+    form.close()
+    return response
 
 
 def _merged(query: dict[str, str], form: dict[str, str]) -> dict[str, str]:
