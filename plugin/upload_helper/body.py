@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
+from .direct import direct_reader
 from .errors import (
     BodyCutError,
     BodyStalledError,
@@ -28,7 +29,7 @@ from .errors import (
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-# Larger blocks gain nothing measurable, and each connection holds about three of them.
+# Larger blocks gain nothing measurable.
 BLOCK = 256 << 10
 _SPOOL_IN_MEMORY = 1 << 20
 # A form around one chunk has a dozen short fields.
@@ -56,6 +57,10 @@ class Body:
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the bytes; raises BodyCutError or BodyStalledError if they end too early."""
+        return map(bytes, self.blocks())
+
+    def blocks(self) -> Iterator[bytes | memoryview]:
+        """Yield the bytes in blocks, each of which is valid only until the next is asked for."""
         with_timeout = self.connection is not None and self.timeout > 0
         if self.connection is not None and with_timeout:
             self.connection.settimeout(self.timeout)
@@ -70,7 +75,7 @@ class Body:
             if self.connection is not None and with_timeout:
                 self.connection.settimeout(None)
 
-    def _blocks(self) -> Iterator[bytes]:
+    def _blocks(self) -> Iterator[bytes | memoryview]:
         read = self.stream.read
         while self.length is None or self.taken < self.length:
             block = read(BLOCK if self.length is None else min(BLOCK, self.length - self.taken))
@@ -97,7 +102,7 @@ def open_body(environ: WSGIEnvironment, stream: IO[bytes], *, limit: int, timeou
         if not (declared.isascii() and declared.isdecimal()):
             raise InvalidRequestError(f"Content-Length {shown(declared)} is not a number of bytes.")
         # Python refuses to read a number of thousands of digits, and any that is too large is as good as another.
-        length: int | None = int(declared[:20])
+        length: int | None = int(declared.lstrip("0")[:20] or "0")
     else:
         # Without a length the server must say that it ends the stream itself; otherwise reading could hang for ever,
         # and a chunked body, which uWSGI shows as an empty one, would be acknowledged as such.
@@ -106,7 +111,8 @@ def open_body(environ: WSGIEnvironment, stream: IO[bytes], *, limit: int, timeou
             raise LengthRequiredError("The body has no Content-Length, which this server needs.")
     if length is not None and length > limit:
         raise TooLargeError(f"The body has {length} bytes; {limit} are allowed.")
-    return Body(stream, length, limit, environ.get("gunicorn.socket"), timeout)
+    reader = direct_reader(environ, stream, BLOCK) if length else None
+    return Body(reader or stream, length, limit, environ.get("gunicorn.socket"), timeout)
 
 
 class Form:

@@ -43,7 +43,7 @@ def read_chunk(request: Request, config: Config, cls: type[C]) -> C:
         return _read_form(request, config, cls)
     if request.mimetype == RAW:
         body = _open(request, config, config.max_chunk_size)
-        return cls.streamed(structs.from_text(cls, query(request)), body, body.length)
+        return cls.streamed(structs.from_text(cls, query(request)), body.blocks(), body.length)
     raise UnsupportedTypeError(f"Content-Type {request.mimetype!r} is none of {', '.join(ENCODINGS)}.")
 
 
@@ -91,7 +91,8 @@ def drain(request: Request, error: Exception | None) -> None:
     state = current_app.extensions.get(KEY)
     if state is not None:
         with suppress(Error):
-            for _ in body or _open(request, state.config, 2 * largest_struct(state.config)):
+            rest = body or _open(request, state.config, 2 * largest_struct(state.config))
+            for _ in rest.blocks():
                 pass
 
 

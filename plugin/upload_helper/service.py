@@ -263,7 +263,7 @@ class UploadService:
                 )
             return writer.commit()
 
-    def _limited(self, chunk: ChunkRequest, length: int | None) -> Iterator[bytes]:
+    def _limited(self, chunk: ChunkRequest, length: int | None) -> Iterator[bytes | memoryview]:
         """Yield the blocks of a chunk; one that did not tell its length is cut off at the limit."""
         taken = 0
         for block in chunk.blocks():

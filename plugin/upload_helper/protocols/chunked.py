@@ -55,12 +55,12 @@ class ChunkRequest:
     def __getattr__(self, name: str) -> Any:
         # Only asked for what is not there: content, as long as it is still on the wire.
         if name == "content" and "_blocks" in self.__dict__:
-            self.content = b"".join(self.blocks())
+            self.content = b"".join(map(bytes, self.blocks()))
             return self.content
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @classmethod
-    def streamed(cls, members: Mapping[str, Any], blocks: Iterable[bytes], length: int | None) -> Self:
+    def streamed(cls, members: Mapping[str, Any], blocks: Iterable[bytes | memoryview], length: int | None) -> Self:
         """Return a request whose content comes in `blocks`, `length` bytes in all or not known yet."""
         request = structs.load(cls, {**members, "content": b""})
         del request.__dict__["content"]
@@ -75,8 +75,11 @@ class ChunkRequest:
         length: int | None = self.__dict__["_length"]
         return length
 
-    def blocks(self) -> Iterator[bytes]:
-        """Yield the content in blocks; what is still on the wire can be read once."""
+    def blocks(self) -> Iterator[bytes | memoryview]:
+        """Yield the content in blocks; what is still on the wire can be read once.
+
+        A block is valid only until the next is asked for.
+        """
         if "content" in self.__dict__:
             yield self.content
         else:

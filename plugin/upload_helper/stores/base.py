@@ -33,8 +33,8 @@ class Writer(Protocol):
 
     def __exit__(self, *exc_info: object) -> None: ...
 
-    def write(self, block: bytes) -> None:
-        """Take the next bytes. Raises StorageFullError when the disk is full."""
+    def write(self, block: bytes | memoryview) -> None:
+        """Take the next bytes, which may change after this returns. Raises StorageFullError when the disk is full."""
         ...
 
     def commit(self) -> bool:

@@ -72,7 +72,7 @@ class ChunkWriter:
             self._table.close()
             self._folder.close()
 
-    def write(self, block: bytes) -> None:
+    def write(self, block: bytes | memoryview) -> None:
         """Take the next bytes."""
         if not block:
             return
@@ -80,7 +80,7 @@ class ChunkWriter:
             raise InvalidRequestError(f"Chunk {self._number} is longer than the {self._length} bytes declared.")
         if not self._written and len(block) == self._length:
             # The whole chunk is in memory: commit claims, writes and acknowledges it under one fence.
-            self._held = block
+            self._held = bytes(block)
             return
         with storage_errors():
             self._put(block)
@@ -104,14 +104,14 @@ class ChunkWriter:
             self._make_durable(checkpoint)
         return complete
 
-    def _put(self, block: bytes) -> None:
+    def _put(self, block: bytes | memoryview) -> None:
         with self._table.fenced() as header:
             room = self._put_fenced(header, block)
         if not room:
             self._move_aside()
             self._put(block)
 
-    def _put_fenced(self, header: Header, block: bytes) -> bool:
+    def _put_fenced(self, header: Header, block: bytes | memoryview) -> bool:
         """Write a block; return False if it is longer than the place that the chunk seemed to have."""
         self._claim_or_check(header)
         if self._there is not None:
@@ -184,7 +184,7 @@ class ChunkWriter:
         except FileNotFoundError:
             raise SupersededError("The upload was finished while this chunk was being compared.") from None
 
-    def _compare(self, block: bytes) -> None:
+    def _compare(self, block: bytes | memoryview) -> None:
         assert self._there is not None  # noqa: S101
         rest = self._there.length - self._written
         if len(block) > rest or os.pread(self._file, len(block), self._offset + self._written) != block:

@@ -1,0 +1,62 @@
+"""Reading a body straight from gunicorn's socket, into one buffer that is used again and again.
+
+gunicorn's own ``wsgi.input`` is right but makes several copies of each block and holds up to three megabytes for each
+connection. What this module touches is not documented, so every piece is looked for, and if anything is not as expected
+there is no direct reader and the body is read through ``wsgi.input``.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+
+class DirectReader:
+    """The rest of the body of one request with a Content-Length."""
+
+    def __init__(self, body: Any, connection: socket.socket, block: int) -> None:
+        self._body = body
+        self._left = body.reader
+        self._connection = connection
+        self._ahead = b""
+        self._buffer = memoryview(bytearray(min(block, self._left.length)))
+        self._take_ahead()
+
+    def read(self, size: int) -> bytes | memoryview:
+        """Return up to `size` bytes of the body, valid until the next call; none at all when the client is gone."""
+        if self._ahead:
+            part, self._ahead = self._ahead[:size], self._ahead[size:]
+            return part
+        try:
+            count = self._connection.recv_into(self._buffer, min(size, self._left.length))
+        except BaseException:
+            # Where the next request begins is not known any more; gunicorn closes the connection then.
+            self._body.failed = True
+            raise
+        self._left.length -= count
+        return self._buffer[:count]
+
+    def _take_ahead(self) -> None:
+        """Take what gunicorn has read past the header, and give back what belongs to the next request."""
+        found = self._left.unreader.take_buffered()
+        self._ahead, rest = found[: self._left.length], found[self._left.length :]
+        if rest:
+            self._left.unreader.unread(rest)
+        self._left.length -= len(self._ahead)
+
+
+def direct_reader(environ: WSGIEnvironment, stream: Any, block: int) -> DirectReader | None:
+    """Return a reader of blocks of up to `block` bytes if `stream` is gunicorn's, on a plain socket, and unread."""
+    connection = environ.get("gunicorn.socket")
+    left = getattr(stream, "reader", None)
+    unreader = getattr(left, "unreader", None)
+    # The exact type: on a TLS socket, or one that is not gunicorn's own, the bytes are not the body's.
+    plain = type(connection) is socket.socket and getattr(unreader, "sock", None) is connection
+    known = hasattr(unreader, "take_buffered") and hasattr(unreader, "unread") and hasattr(stream, "failed")
+    unread = hasattr(stream, "buf") and stream.buf.tell() == 0
+    if plain and known and unread and isinstance(getattr(left, "length", None), int) and connection is not None:
+        return DirectReader(stream, connection, block)
+    return None
