@@ -24,7 +24,7 @@ def list_() -> None:
     service = _service()
     for upload in service.uploads():
         try:
-            status = service.status(StatusRequest(upload.uploadUid), None)
+            status = service.status(StatusRequest(upload.uploadUid), None, roughly=True)
         except NotFoundError:
             continue  # deleted since the line before
         except Error as error:
@@ -110,7 +110,7 @@ def _printable(text: str) -> str:
 
 
 def _rows(status: StatusResponse) -> dict[str, object]:
-    missing = sum(last - first + 1 for first, last in status.missing)
+    missing = sum(last - first + 1 for first, last in status.missing or [])
     expires = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.expires)) if status.expires else "never"
     return {
         "uid": status.uploadUid,

@@ -86,7 +86,7 @@ class ChunkConflictError(Error):
 
     code = "chunk_conflict"
     status = 409
-    remedy = "If the file has changed, start a new upload."
+    remedy = "If the file has changed, delete this upload, or start a new one with another identifier."
 
 
 class SupersededError(Error):
@@ -118,7 +118,7 @@ class TooLargeError(Error):
 
     code = "too_large"
     status = 413
-    remedy = "Send less, or ask the operator to raise the limit that is named."
+    remedy = "Send less, or ask the operator to raise the limit."
 
 
 class UnsupportedTypeError(Error):

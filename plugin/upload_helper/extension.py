@@ -14,7 +14,7 @@ from .config import Config
 from .errors import Error
 from .intake import read_chunk
 from .protocols.chunked import ChunkRequest, ChunkResponse, StatusRequest, StatusResponse
-from .service import Event, Upload, UploadService
+from .service import Event, Upload, UploadService, log
 from .state import KEY, AppState, Authorize, Identify, current_state
 from .stores import LocalStore
 from .views import answer_error, make_blueprint
@@ -54,7 +54,13 @@ class UploadHelper:
         application = weakref.ref(app)
 
         def notify(event: Event, upload: Upload) -> None:
-            getattr(signals, f"upload_{event}").send(application(), upload=upload)
+            signal = getattr(signals, f"upload_{event}")
+            for receiver in signal.receivers_for(application()):
+                try:
+                    receiver(application(), upload=upload)
+                except Exception:  # noqa: BLE001 - a receiver is the host's code
+                    # What has happened has happened; no mistake of a receiver may undo or hide it.
+                    log.exception("A receiver of upload_%s failed.", event)
 
         service = UploadService(config, LocalStore(config), notify)
         state = AppState(self, config, service, self._authorize, self._identify)

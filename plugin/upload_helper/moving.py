@@ -19,6 +19,12 @@ def give(source: Path, target: Path, *, overwrite: bool, mode: int) -> None:
     """
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "The target is a directory; name the file to make in it", str(target))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(
+            errno.ENOENT, "The directory of the target is not there; make it first", str(target.parent)
+        )
+    if not overwrite and os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, "The target is there already; overwrite=True replaces it", str(target))
     scratch = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}")
     try:
         _link_or_copy(source, scratch)

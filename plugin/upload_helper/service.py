@@ -133,10 +133,10 @@ class UploadService:
         """Return an upload whether it is finished or not."""
         return self._upload(self._owned(uid, owner))
 
-    def status(self, query: StatusRequest, owner: str | None) -> StatusResponse:
-        """Say how far an upload is; raises NotFoundError if there is none."""
+    def status(self, query: StatusRequest, owner: str | None, *, roughly: bool = False) -> StatusResponse:
+        """Say how far an upload is, `roughly` without the missing chunks; raises NotFoundError if there is none."""
         record = self._named(query, owner)
-        progress = self._store.progress(record.uid)
+        progress = self._store.progress(record.uid, roughly=roughly)
         expiry = self.config.expiry.total_seconds()
         return StatusResponse(
             uploadUid=record.uid,
@@ -145,7 +145,7 @@ class UploadService:
             chunkCount=record.chunk_count,
             state=record.state,
             receivedBytes=progress.received_bytes,
-            missing=progress.missing,
+            missing=None if roughly else progress.missing,
             chunkSize=progress.chunk_size,
             expires=self._store.last_write(record.uid) + expiry if expiry else None,
         )
@@ -224,7 +224,9 @@ class UploadService:
         if length is not None:
             if length > self.config.max_chunk_size:
                 limit = self.config.max_chunk_size
-                raise TooLargeError(f"The chunk has {length} bytes, over the limit of {limit} for a chunk.")
+                raise TooLargeError(
+                    f"The chunk has {length} bytes; {limit} are allowed (UPLOAD_HELPER_MAX_CHUNK_SIZE)."
+                )
             if length > chunk.totalSize:
                 raise InvalidRequestError(f"The chunk has {length} bytes, more than totalSize {chunk.totalSize}.")
         return length
@@ -269,7 +271,10 @@ class UploadService:
         for block in chunk.blocks():
             taken += len(block)
             if length is None and taken > self.config.max_chunk_size:
-                raise TooLargeError(f"The chunk is over the limit of {self.config.max_chunk_size} bytes for a chunk.")
+                raise TooLargeError(
+                    f"The chunk is over the limit of {self.config.max_chunk_size} bytes for a chunk"
+                    " (UPLOAD_HELPER_MAX_CHUNK_SIZE)."
+                )
             yield block
 
     def _finish(self, uid: str) -> Record:

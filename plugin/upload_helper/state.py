@@ -44,7 +44,12 @@ class AppState:
         if not has_request_context():
             return None
         who = self.identify() if self.identify else None
-        return "" if who is None else str(who)
+        if who is None:
+            return ""
+        if isinstance(who, (str, int)):
+            return str(who)
+        # The text of any other object may be another one tomorrow, and nobody would find their uploads again.
+        raise TypeError(f"identify returned {who!r}; return an id as str or int, or None for nobody in particular.")
 
     def require_authorize(self) -> Authorize:
         """Return the host's ``authorize``; raises ForbiddenError that tells the developer where there is none."""

@@ -112,14 +112,22 @@ def check_new(config: Config, file_name: str, total_size: int, chunk_count: int)
     if not 0 <= total_size <= LARGEST_INTEGER:
         raise InvalidRequestError(f"totalSize {total_size} is not between 0 and {LARGEST_INTEGER}.")
     if total_size > config.max_file_size:
-        raise TooLargeError(f"totalSize {total_size} is over the limit of {config.max_file_size} bytes for a file.")
+        raise TooLargeError(
+            f"totalSize {total_size} is over the limit of {config.max_file_size} bytes for a file"
+            " (UPLOAD_HELPER_MAX_FILE_SIZE)."
+        )
     if not 1 <= chunk_count <= config.max_chunks:
-        raise InvalidRequestError(f"chunkCount {chunk_count} is not between 1 and {config.max_chunks}.")
+        raise InvalidRequestError(
+            f"chunkCount {chunk_count} is not between 1 and {config.max_chunks} (UPLOAD_HELPER_MAX_CHUNKS)."
+        )
     if chunk_count > max(1, total_size):
         raise InvalidRequestError(f"chunkCount {chunk_count} is more than the {total_size} bytes of totalSize.")
     if config.allowed_extensions and extension(file_name) not in config.allowed_extensions:
         allowed = ", ".join(sorted(config.allowed_extensions))
-        raise UnsupportedTypeError(f"{shown(file_name)}: only files of these extensions are taken: {allowed}.")
+        raise UnsupportedTypeError(
+            f"{shown(file_name)}: only files of these extensions are taken: {allowed}"
+            " (UPLOAD_HELPER_ALLOWED_EXTENSIONS)."
+        )
 
 
 def check_chunk(record: Record, file_name: str, total_size: int, chunk_count: int, number: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import HTTPException, default_exceptions
 
@@ -10,6 +12,7 @@ from .errors import Error, ForbiddenError, InvalidRequestError
 from .intake import check_same_site, drain, query, read_chunk, respond
 from .protocols import structs
 from .protocols.chunked import ChunkRequest, ChunkResponse, StatusRequest
+from .service import log
 from .state import current_state
 
 _CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -53,7 +56,11 @@ def list_uploads() -> Response:
             "Uploads are listed only for somebody in particular.",
             remedy="Developer: pass UploadHelper(app, identify=f), where f() returns who the current user is.",
         )
-    statuses = [state.service.status(StatusRequest(upload.uploadUid), owner) for upload in state.service.uploads(owner)]
+    statuses = []
+    for upload in state.service.uploads(owner):
+        # One that is deleted or broken meanwhile does not keep the others from being listed.
+        with suppress(Error):
+            statuses.append(state.service.status(StatusRequest(upload.uploadUid), owner, roughly=True))
     return _fresh({"uploads": statuses})
 
 
@@ -101,6 +108,9 @@ def _guard() -> None:
 
 def answer_error(error: Error) -> Response:
     """Answer with the error's status, and its code, text and remedy as JSON or msgpack."""
+    if error.status >= 500:
+        # The client is told to ask the operator, who learns the rest here.
+        log.error("%s: %s", error.code, error, exc_info=error)
     drain(request, error)
     answer = respond(request, error.as_json(), error.status)
     if error.retry_after is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from ..errors import InvalidRequestError, shown
@@ -127,8 +127,8 @@ class StatusResponse:
     state: str
     """``open`` or ``finished``."""
     receivedBytes: int
-    missing: list[tuple[int, int]] = field(default_factory=list)
-    """Chunks to send, as ranges of numbers (first, last), both included."""
+    missing: list[tuple[int, int]] | None = None
+    """Chunks to send, as ranges of numbers (first, last), both included; None where they were not counted."""
     chunkSize: int | None = None
     """Bytes of a chunk, all but the last; None while none has arrived."""
     expires: float | None = None

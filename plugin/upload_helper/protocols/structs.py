@@ -172,7 +172,7 @@ class _Bytes(ma.fields.Field[bytes]):
             try:
                 return binascii.a2b_base64(value, strict_mode=True) if value else b""
             except (binascii.Error, ValueError) as error:
-                raise ma.ValidationError(f"Not base64: {error}.") from None
+                raise ma.ValidationError(f"Not base64: {error}") from None
         raise ma.ValidationError(f"Bytes, or base64 in JSON, are expected, not {type(value).__name__}.")
 
 
@@ -199,7 +199,8 @@ def _field(hint: Any, *, required: bool, nullable: bool = False) -> ma.fields.Fi
         return ma.fields.Raw(validate=ma.validate.OneOf(arguments), **options)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return _Record(hint, **options)
-    raise TypeError(f"A request field of type {hint!r} is not understood.")
+    known = "str, int, float, bool, bytes, list, dict, Literal or a dataclass"
+    raise TypeError(f"a field of type {hint!r} is not understood; use {known}.")
 
 
 class _Record(ma.fields.Field[Any]):

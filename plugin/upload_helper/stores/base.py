@@ -69,8 +69,8 @@ class Store(Protocol):
         """Return a writer for one chunk of `length` bytes, or of a length that only its end will tell."""
         ...
 
-    def progress(self, uid: str) -> Progress:
-        """Count what is there."""
+    def progress(self, uid: str, *, roughly: bool = False) -> Progress:
+        """Count what is there; `roughly` takes no time, may count too much after a crash, and names nothing missing."""
         ...
 
     def finish(self, uid: str) -> tuple[Record, bool]:

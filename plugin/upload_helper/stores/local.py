@@ -97,7 +97,7 @@ class LocalStore:
                 folder.close()
                 raise
 
-    def progress(self, uid: str) -> Progress:
+    def progress(self, uid: str, *, roughly: bool = False) -> Progress:
         """Count what is there."""
         with self._folder(uid) as folder:
             record = folder.read_record()
@@ -105,6 +105,8 @@ class LocalStore:
             with ChunkTable(folder, record.chunk_count, finished=finished) as table, table.fenced() as header:
                 if finished:
                     return Progress(record.total_size, [], header.chunk_size or None)
+                if roughly:
+                    return Progress(min(header.received_bytes, record.total_size), [], header.chunk_size or None)
                 table.recount(header)
                 return Progress(header.received_bytes, table.missing(), header.chunk_size or None)
 
@@ -234,13 +236,15 @@ class LocalStore:
         unfinished = sum(state is State.OPEN for _, _, state in entries)
         if unfinished >= self._config.max_open_uploads:
             raise TooManyUploadsError(
-                f"You have {unfinished} unfinished uploads; {self._config.max_open_uploads} are allowed at once."
+                f"You have {unfinished} unfinished uploads; {self._config.max_open_uploads} are allowed at once"
+                " (UPLOAD_HELPER_MAX_OPEN_UPLOADS)."
             )
         used = sum(size for _, size, _ in entries)
         if used + record.total_size > self._config.max_owner_bytes:
             raise TooLargeError(
-                f"Your uploads have {used} bytes; {record.total_size} more would be over the limit"
-                f" of {self._config.max_owner_bytes} bytes for one owner."
+                f"Your uploads reserve {used} bytes; {record.total_size} more would be over the limit"
+                f" of {self._config.max_owner_bytes} bytes for one owner (UPLOAD_HELPER_MAX_OWNER_BYTES).",
+                remedy="Delete an upload, or ask the operator to raise the limit.",
             )
 
     def _check_space(self, size: int) -> None:
@@ -248,8 +252,8 @@ class LocalStore:
         free = disk.f_bavail * disk.f_frsize
         if free - size < self._config.min_free_space:
             raise StorageFullError(
-                f"The disk has {free} bytes free; a file of {size} would leave less than"
-                f" the {self._config.min_free_space} that are kept free."
+                f"The disk has {free} bytes free; a file of {size} bytes would leave less than"
+                f" the {self._config.min_free_space} that are kept free (UPLOAD_HELPER_MIN_FREE_SPACE)."
             )
 
     def _build(self, record: Record) -> None:
