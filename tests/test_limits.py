@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import random
 import threading
+import time
 from typing import Any
 
 import pytest
 
 import upload_helper as uh
-from chunks import fields, send, split, upload
+from chunks import RAW, fields, send, split, upload
 from hostile import ENCODINGS, decoded, refusal, tree, uploads_in
 
 DATA = random.Random(16).randbytes(1000)
@@ -235,6 +236,17 @@ def test_creating_at_once_under_one_identifier_makes_one_upload(make_host, folde
         thread.join()
     assert len(set(uids)) == 1
     assert len(uids) == 8
+
+
+def test_list_costs_no_more_for_uploads_of_very_many_chunks(make_host):
+    client = make_host().test_client()
+    values = {"fileName": "x", "totalSize": 1_000_000, "chunkCount": 1_000_000, "chunkNumber": 999_999}
+    for _ in range(20):
+        client.post("/uploads", query_string=values, data=b"x", headers={**RAW, **ANN})
+    started = time.process_time()
+    listed = client.get("/uploads", headers=ANN).json["uploads"]
+    assert time.process_time() - started < 0.3
+    assert [found["receivedBytes"] for found in listed] == [1] * 20
 
 
 # -- the disk

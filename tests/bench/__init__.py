@@ -1,0 +1,1 @@
+"""Measures this server against others: ``python -m tests.bench``."""

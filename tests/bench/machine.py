@@ -1,0 +1,45 @@
+"""What the figures were measured on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+from .peers import NODE, nginx_program
+
+
+def describe(folder: Path) -> dict[str, str]:
+    """Return what figures depend on: the machine, the disk of `folder`, and the versions."""
+    return {
+        "processor": f"{os.cpu_count()} × {_processor()}",
+        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / (1 << 30):.0f} GiB",
+        "kernel": f"{platform.system()} {platform.release()}",
+        "filesystem": _filesystem(folder),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("gunicorn", "flask", "werkzeug")},
+        "nginx": _first(r"nginx/(\S+)", [nginx_program(), "-v"]),
+        "node": _first(r"v(\S+)", ["node", "--version"]),
+        "@tus/server": json.loads((NODE / "node_modules/@tus/server/package.json").read_text())["version"],
+    }
+
+
+def _first(pattern: str, command: list[str]) -> str:
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    return re.search(pattern, found.stdout + found.stderr)[1]
+
+
+def _processor() -> str:
+    found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return found[1] if found else platform.machine()
+
+
+def _filesystem(folder: Path) -> str:
+    """Return the type of the file system that is mounted nearest above `folder`."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    above = [(len(place), kind) for _, place, kind, *_ in mounts if folder.is_relative_to(place)]
+    return max(above)[1]
