@@ -397,6 +397,13 @@ class ChunkClient:
             self._connection.close()
             raise
 
+    def send_once(self, number: int, content: bytes, encoding: str) -> int:
+        """Send a chunk in an encoding, on a connection of its own; return the status."""
+        head, tail = chunk_request({**self._values, "chunkNumber": number}, content, encoding, self._port)
+        with socket.create_connection(("127.0.0.1", self._port), timeout=60) as connection:
+            connection.sendall(head + tail)
+            return int(connection.recv(1 << 16).split()[1])
+
     def insist(self, number: int, content: bytes) -> None:
         """Send a chunk until it is there, as a client does whose own requests may get in each other's way."""
         for _ in range(50):

@@ -29,7 +29,9 @@ def served() -> Flask:
     def reader() -> str:
         if "read" in request.args:
             request.environ["wsgi.input"].readline()
-        return type(direct_reader(request.environ, request.environ["wsgi.input"], 1000)).__name__
+        return type(
+            direct_reader(request.environ, request.environ["wsgi.input"], request.content_length, 1000)
+        ).__name__
 
     return app
 
@@ -131,20 +133,20 @@ def test_what_is_not_as_expected_is_left_to_the_server():
     wrapped = Wrapped()
     with ours, theirs, wrapped:
         environ: dict[str, Any] = {"gunicorn.socket": ours}
-        assert direct_reader(environ, Input(Reader(ours)), 100) is not None
-        assert direct_reader({}, Input(Reader(ours)), 100) is None
-        assert direct_reader(environ, io.BytesIO(), 100) is None
-        assert direct_reader(environ, Input(Reader(theirs)), 100) is None
-        assert direct_reader({"gunicorn.socket": wrapped}, Input(Reader(wrapped)), 100) is None
-        assert direct_reader(environ, Input(Reader(ours, None)), 100) is None
-        assert direct_reader(environ, Input(object()), 100) is None
+        assert direct_reader(environ, Input(Reader(ours)), 10, 100) is not None
+        assert direct_reader({}, Input(Reader(ours)), 10, 100) is None
+        assert direct_reader(environ, io.BytesIO(), 10, 100) is None
+        assert direct_reader(environ, Input(Reader(theirs)), 10, 100) is None
+        assert direct_reader({"gunicorn.socket": wrapped}, Input(Reader(wrapped)), 10, 100) is None
+        assert direct_reader(environ, Input(Reader(ours, None)), 10, 100) is None
+        assert direct_reader(environ, Input(object()), 10, 100) is None
 
 
 def test_broken_connection_is_not_used_again():
     ours, theirs = socket.socketpair()
     with ours:
         stream = Input(Reader(ours))
-        reader = direct_reader({"gunicorn.socket": ours}, stream, 100)
+        reader = direct_reader({"gunicorn.socket": ours}, stream, 10, 100)
         theirs.sendall(b"abc")
         assert bytes(reader.read(10)) == b"abc"
         ours.settimeout(0.01)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Blueprint, Response, g, request
+from flask import Blueprint, Response, current_app, g, got_request_exception, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, default_exceptions
 from werkzeug.http import HTTP_STATUS_CODES
 
@@ -136,6 +136,8 @@ def _answer_any_error(error: Exception) -> Response:
         info = error.description or error.name
     else:
         log.error("The command failed.", exc_info=error)
+        # As Flask does for an error that nobody handles, for those who watch for it.
+        got_request_exception.send(current_app._get_current_object(), exception=error)  # type: ignore[attr-defined]
     answer = _error(code, info, error)
     if isinstance(error, Error) and error.retry_after is not None:
         answer.headers["Retry-After"] = str(error.retry_after)

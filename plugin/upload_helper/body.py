@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
@@ -73,7 +74,9 @@ class Body:
             raise BodyCutError("The connection broke in the middle of the body.") from error
         finally:
             if self.connection is not None and with_timeout:
-                self.connection.settimeout(None)
+                # Closed by now, if what iterated was given up and is cleared away later.
+                with suppress(OSError):
+                    self.connection.settimeout(None)
 
     def _blocks(self) -> Iterator[bytes | memoryview]:
         read = self.stream.read
@@ -96,7 +99,7 @@ def open_body(environ: WSGIEnvironment, stream: IO[bytes], *, limit: int, timeou
     """
     coding = environ.get("HTTP_CONTENT_ENCODING", "")
     if coding.strip().lower() not in ("", "identity"):
-        raise UnsupportedTypeError(f"Content-Encoding {coding!r} is not understood; send the bytes as they are.")
+        raise UnsupportedTypeError(f"Content-Encoding {shown(coding)} is not understood; send the bytes as they are.")
     declared = environ.get("CONTENT_LENGTH", "")
     if declared:
         if not (declared.isascii() and declared.isdecimal()):
@@ -111,7 +114,7 @@ def open_body(environ: WSGIEnvironment, stream: IO[bytes], *, limit: int, timeou
             raise LengthRequiredError("The body has no Content-Length, which this server needs.")
     if length is not None and length > limit:
         raise TooLargeError(f"The body has {length} bytes; {limit} are allowed.")
-    reader = direct_reader(environ, stream, BLOCK) if length else None
+    reader = direct_reader(environ, stream, length, BLOCK) if length else None
     return Body(reader or stream, length, limit, environ.get("gunicorn.socket"), timeout)
 
 
@@ -188,13 +191,13 @@ class Form:
                 name, value, in_field = event.name, b"", True
             elif isinstance(event, File):
                 if self._has_file:
-                    raise InvalidRequestError(f"The form has a second file part, {event.name!r}; send one chunk.")
+                    raise InvalidRequestError(f"The form has a second file part, {shown(event.name)}; send one chunk.")
                 in_field = False
                 yield event
             elif isinstance(event, Data) and in_field:
                 value += event.data
                 if len(value) > _LONGEST_FIELD:
-                    raise TooLargeError(f"The form field {name!r} has more than {_LONGEST_FIELD} bytes.")
+                    raise TooLargeError(f"The form field {shown(name)} has more than {_LONGEST_FIELD} bytes.")
                 if not event.more_data:
                     self._add(name, value)
             else:
@@ -204,9 +207,9 @@ class Form:
         try:
             text = value.decode()
         except UnicodeDecodeError:
-            raise InvalidRequestError(f"The form field {name!r} is not UTF-8.") from None
+            raise InvalidRequestError(f"The form field {shown(name)} is not UTF-8.") from None
         if self.fields.setdefault(name, text) != text:
-            raise InvalidRequestError(f"The form field {name!r} is there twice, with different values.")
+            raise InvalidRequestError(f"The form field {shown(name)} is there twice, with different values.")
 
     def _raw_events(self) -> Iterator[Event]:
         try:

@@ -30,6 +30,9 @@ class DirectReader:
         if self._ahead:
             part, self._ahead = self._ahead[:size], self._ahead[size:]
             return part
+        if not self._left.length:
+            # To receive 0 bytes means to receive as many as there is room for.
+            return b""
         try:
             count = self._connection.recv_into(self._buffer, min(size, self._left.length))
         except BaseException:
@@ -48,8 +51,11 @@ class DirectReader:
         self._left.length -= len(self._ahead)
 
 
-def direct_reader(environ: WSGIEnvironment, stream: Any, block: int) -> DirectReader | None:
-    """Return a reader of blocks of up to `block` bytes if `stream` is gunicorn's, on a plain socket, and unread."""
+def direct_reader(environ: WSGIEnvironment, stream: Any, length: int, block: int) -> DirectReader | None:
+    """Return a reader of blocks of up to `block` bytes if `stream` is gunicorn's, on a plain socket, and unread.
+
+    `length` is the Content-Length: where less of it is left, the host has read the rest.
+    """
     connection = environ.get("gunicorn.socket")
     left = getattr(stream, "reader", None)
     unreader = getattr(left, "unreader", None)
@@ -57,6 +63,6 @@ def direct_reader(environ: WSGIEnvironment, stream: Any, block: int) -> DirectRe
     plain = type(connection) is socket.socket and getattr(unreader, "sock", None) is connection
     known = hasattr(unreader, "take_buffered") and hasattr(unreader, "unread") and hasattr(stream, "failed")
     unread = hasattr(stream, "buf") and stream.buf.tell() == 0
-    if plain and known and unread and isinstance(getattr(left, "length", None), int) and connection is not None:
+    if plain and known and unread and getattr(left, "length", None) == length and connection is not None:
         return DirectReader(stream, connection, block)
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -31,6 +32,8 @@ C = TypeVar("C", bound=ChunkRequest)
 # Room in a body for what stands around the chunk: the names and values of the fields, and multipart's own headers.
 _AROUND = 256 << 10
 _BLOCK = 256 << 10
+# How long a client that was refused may go on sending.
+_DRAIN_SECONDS = 5
 # Where the body is kept once it is opened, for whoever has to read the rest of it.
 _BODY = "upload_helper.body"
 
@@ -44,7 +47,7 @@ def read_chunk(request: Request, config: Config, cls: type[C]) -> C:
     if request.mimetype == RAW:
         body = _open(request, config, config.max_chunk_size)
         return cls.streamed(structs.from_text(cls, query(request)), body.blocks(), body.length)
-    raise UnsupportedTypeError(f"Content-Type {request.mimetype!r} is none of {', '.join(ENCODINGS)}.")
+    raise UnsupportedTypeError(f"Content-Type {shown(request.mimetype)} is none of {', '.join(ENCODINGS)}.")
 
 
 def largest_struct(config: Config) -> int:
@@ -58,7 +61,8 @@ def largest_struct(config: Config) -> int:
 def read_struct(request: Request, config: Config, limit: int, most: int = structs.MOST_ITEMS) -> dict[str, Any]:
     """Return the members of a JSON or msgpack body of at most `limit` bytes and `most` items."""
     if request.mimetype not in structs.STRUCT_TYPES:
-        raise UnsupportedTypeError(f"Content-Type {request.mimetype!r} is none of {', '.join(structs.STRUCT_TYPES)}.")
+        known = ", ".join(structs.STRUCT_TYPES)
+        raise UnsupportedTypeError(f"Content-Type {shown(request.mimetype)} is none of {known}.")
     return structs.decode(b"".join(_open(request, config, limit)), request.mimetype, most)
 
 
@@ -92,8 +96,10 @@ def drain(request: Request, error: Exception | None) -> None:
     if state is not None:
         with suppress(Error):
             rest = body or _open(request, state.config, 2 * largest_struct(state.config))
+            until = time.monotonic() + _DRAIN_SECONDS
             for _ in rest.blocks():
-                pass
+                if time.monotonic() > until:
+                    break
 
 
 def check_same_site(request: Request, config: Config) -> None:
@@ -170,6 +176,6 @@ def _single(values: Mapping[str, Any]) -> dict[str, str]:
     for name in values:
         found = set(values.getlist(name))  # type: ignore[attr-defined]
         if len(found) > 1:
-            raise InvalidRequestError(f"The field {name!r} is there twice, with different values.")
+            raise InvalidRequestError(f"The field {shown(name)} is there twice, with different values.")
         single[name] = found.pop()
     return single

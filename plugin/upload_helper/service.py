@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import math
 import os
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -22,6 +24,9 @@ from .stores import Store
 from .upload import LARGEST_INTEGER, Record, State, check_chunk, check_new, check_number, display_name, new_uid
 
 log = logging.getLogger("upload_helper")
+
+# How long a request that creates an upload may be held up by sweeping on the way.
+_SWEEP_SECONDS = 0.5
 
 Operation = Literal["create", "write", "read", "status", "delete", "list"]
 """What a client wants to do: write is a further chunk, read is the finished file, status how far it is."""
@@ -109,6 +114,8 @@ class UploadService:
             if allow:
                 allow("create", self._upload(record))
             record, created = self._create(record)
+            if allow and not created:
+                allow("write", self._upload(record))
         try:
             if self._write(record, chunk, length) and record.state is State.OPEN:
                 with suppress(IncompleteError):
@@ -132,6 +139,10 @@ class UploadService:
     def peek(self, uid: str, owner: str | None) -> Upload:
         """Return an upload whether it is finished or not."""
         return self._upload(self._owned(uid, owner))
+
+    def find(self, query: StatusRequest, owner: str | None) -> Upload:
+        """Return the upload that a status request is about; raises NotFoundError if there is none."""
+        return self._upload(self._named(query, owner))
 
     def status(self, query: StatusRequest, owner: str | None, *, roughly: bool = False) -> StatusResponse:
         """Say how far an upload is, `roughly` without the missing chunks; raises NotFoundError if there is none."""
@@ -165,13 +176,22 @@ class UploadService:
             with suppress(Error):
                 yield self.peek(uid, owner)
 
-    def sweep(self) -> int:
-        """Delete what nobody has written to for the configured time; return how many uploads that were."""
+    def sweep(self, *, seconds: float = math.inf) -> int:
+        """Delete what nobody has written to for the configured time; return how many uploads that were.
+
+        Looks at no further upload after so many seconds.
+        """
+        until = time.monotonic() + seconds
         swept = 0
         expiry = self.config.expiry.total_seconds()
         if expiry:
-            for uid in self._store.uids():
+            uids = list(self._store.uids())
+            # In another order each time, so that short sweeps come to all of them in the end.
+            random.shuffle(uids)
+            for uid in uids:
                 swept += self._sweep_one(uid, time.time() - expiry)
+                if time.monotonic() > until:
+                    break
         self._store.clean()
         return swept
 
@@ -192,7 +212,7 @@ class UploadService:
         interval = self.config.sweep_interval.total_seconds()
         try:
             if interval and self._store.claim_sweep(interval):
-                self.sweep()
+                self.sweep(seconds=_SWEEP_SECONDS)
         except Exception:
             # Whoever starts an upload has nothing to do with what is wrong with old ones.
             log.exception("sweeping failed")

@@ -89,9 +89,9 @@ def delete(uid: str) -> Response:
 def _status(wanted: StatusRequest) -> Response:
     state = current_state()
     owner = state.owner()
-    found = state.service.status(wanted, owner)
-    state.allow("status", state.service.peek(found.uploadUid, owner))
-    return _fresh(found)
+    upload = state.service.find(wanted, owner)
+    state.allow("status", upload)
+    return _fresh(state.service.status(StatusRequest(upload.uploadUid), owner))
 
 
 def _fresh(value: object) -> Response:

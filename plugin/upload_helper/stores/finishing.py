@@ -8,8 +8,9 @@ import time
 from dataclasses import replace
 
 from ..errors import ChecksumMismatchError, Error, IncompleteError, StorageError
+from ..moving import sync_directory
 from ..upload import ASSEMBLED, DATA, Record, State
-from .files import UploadFolder, copy_range
+from .files import TABLE, UploadFolder, copy_range
 from .table import ChunkTable, Entry, Header
 from .writer import side_name
 
@@ -33,8 +34,15 @@ def make_whole(folder: UploadFolder, record: Record, table: ChunkTable, *, durab
             table.recount(header)
             raise _incomplete(record, header, table.missing())
     data_file = DATA if regular else ASSEMBLED
-    if durable:
+    if durable and regular:
         folder.sync()
+    elif durable:
+        # Not the files aside, of which there may be many: what was in them is in the one file now.
+        for name in (data_file, TABLE):
+            with folder.opened(name, os.O_RDONLY) as descriptor:
+                os.fsync(descriptor)
+        os.fsync(folder.descriptor)
+        sync_directory(folder.path.parent)
     try:
         _verify(folder, record, data_file)
     except Error:

@@ -169,8 +169,12 @@ class LocalStore:
 
     def delete_expired(self, uid: str, before: float) -> Record | None:
         """Delete an upload that nobody has written to since `before`, unless somebody is at work on it."""
+        with self._folder(uid) as folder:
+            # A look costs little, a lock costs much, and most uploads are not old.
+            if folder.last_write() >= before:
+                return None
         with self._folder(uid) as folder, self._locks.hold(uid, wait=False) as held:
-            if not held or folder.last_write() >= before:
+            if not held:
                 return None
             record = folder.read_record_or_none()
             if not self._retire(folder, unwritten_since=before):
@@ -232,20 +236,26 @@ class LocalStore:
 
     def _check_quota(self, record: Record) -> None:
         """Raise if the owner has too much already; what a killed process entered and never made is not counted."""
-        entries = [entry for entry in self._owners.entries(record.owner) if self._exists(entry[0])]
-        unfinished = sum(state is State.OPEN for _, _, state in entries)
+        entries = self._owners.entries(record.owner)
+        if self._over_quota(record, entries):
+            entries = [entry for entry in entries if self._exists(entry[0])]
+        unfinished, used = _usage(entries)
         if unfinished >= self._config.max_open_uploads:
             raise TooManyUploadsError(
                 f"You have {unfinished} unfinished uploads; {self._config.max_open_uploads} are allowed at once"
                 " (UPLOAD_HELPER_MAX_OPEN_UPLOADS)."
             )
-        used = sum(size for _, size, _ in entries)
         if used + record.total_size > self._config.max_owner_bytes:
             raise TooLargeError(
                 f"Your uploads reserve {used} bytes; {record.total_size} more would be over the limit"
                 f" of {self._config.max_owner_bytes} bytes for one owner (UPLOAD_HELPER_MAX_OWNER_BYTES).",
                 remedy="Delete an upload, or ask the operator to raise the limit.",
             )
+
+    def _over_quota(self, record: Record, entries: list[tuple[str, int, State]]) -> bool:
+        unfinished, used = _usage(entries)
+        too_much = used + record.total_size > self._config.max_owner_bytes
+        return too_much or unfinished >= self._config.max_open_uploads
 
     def _check_space(self, size: int) -> None:
         disk = os.statvfs(self._root)
@@ -316,3 +326,9 @@ class LocalStore:
             with self._owner_locks.hold(self._owners.lock_name(record.owner)):
                 self._owners.remove(record)
         shutil.rmtree(self._scratch / uid, ignore_errors=True)
+
+
+def _usage(entries: list[tuple[str, int, State]]) -> tuple[int, int]:
+    """Return how many of an owner's uploads are unfinished, and the bytes of all of them."""
+    unfinished = sum(state is State.OPEN for _, _, state in entries)
+    return unfinished, sum(size for _, size, _ in entries)

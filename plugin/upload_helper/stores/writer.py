@@ -147,6 +147,16 @@ class ChunkWriter:
         self._choose_place(header)
         self._attempt = entry.attempt + 1
         self._table.write_entry(self._number, Entry(Chunk.CLAIMED, self._side, self._attempt))
+        if entry.attempt:
+            self._forget_aside()
+
+    def _forget_aside(self) -> None:
+        """Give back the room of what an earlier attempt has put aside, which nobody has counted."""
+        if self._side:
+            os.ftruncate(self._file, 0)
+        else:
+            with suppress(FileNotFoundError):
+                os.unlink(side_name(self._number), dir_fd=self._folder.descriptor)
 
     def _mends(self, header: Header, entry: Entry) -> bool:
         """Say whether this chunk may replace one that is there: only when all are, and their bytes don't add up."""
@@ -187,7 +197,10 @@ class ChunkWriter:
     def _compare(self, block: bytes | memoryview) -> None:
         assert self._there is not None  # noqa: S101
         rest = self._there.length - self._written
-        if len(block) > rest or os.pread(self._file, len(block), self._offset + self._written) != block:
+        there = os.pread(self._file, len(block), self._offset + self._written)
+        if len(block) <= rest and len(there) < len(block):
+            raise SupersededError(f"Chunk {self._number} was moved while it was being compared.")
+        if len(block) > rest or there != block:
             raise ChunkConflictError(f"Chunk {self._number} is there already, with other bytes.")
 
     def _acknowledge(self, header: Header) -> tuple[bool, int]:
@@ -270,7 +283,10 @@ class ChunkWriter:
 
     def _move(self, name: str, offset: int) -> None:
         """Copy what was written to another place, block by block so that the fence is never held for long."""
-        source, target = self._file, self._folder.open(name, os.O_RDWR | os.O_CREAT)
+        with self._table.fenced() as header:
+            # Within the fence: one that was overtaken must not make files in an upload that is finished meanwhile.
+            self._claim_or_check(header)
+            source, target = self._file, self._folder.open(name, os.O_RDWR | os.O_CREAT)
         moved = False
         try:
             for done in range(0, self._written, _MOVE_BLOCK):
