@@ -32,7 +32,7 @@ from upload_helper.upload import Record, new_uid
 # Every call by which the store, pathlib, shutil and filelock change a folder. `os.open` counts only when it creates.
 CHANGING = (
     "open", "pwrite", "write", "rename", "replace", "link", "unlink", "remove", "mkdir", "rmdir", "ftruncate",
-    "fsync", "fdatasync", "utime",
+    "fsync", "fdatasync", "utime", "copy_file_range",
 )  # fmt: skip
 _SURVIVED, _FAILED = 0, 70
 
@@ -184,12 +184,13 @@ class Disk:
 
         def follow(name: str) -> Callable[..., Any]:
             def wrapped(*args: Any, **kwargs: Any) -> Any:
-                on_descriptor = name in ("pwrite", "write", "ftruncate", "fsync", "fdatasync")
-                file = os.readlink(f"/proc/self/fd/{args[0]}") if on_descriptor else str(args[0])
+                on_descriptor = name in ("pwrite", "write", "ftruncate", "fsync", "fdatasync", "copy_file_range")
+                target = args[1] if name == "copy_file_range" else args[0]
+                file = os.readlink(f"/proc/self/fd/{target}") if on_descriptor else str(target)
                 result = real[name](*args, **kwargs)
                 if not (name == "open" and not args[1] & os.O_CREAT) and not (name == "pwrite" and not result):
                     self.calls.append((name, Path(file).name))
-                    self._note(name, args[0] if on_descriptor else result)
+                    self._note(name, target if on_descriptor else result)
                     if self.after_each_call is not None:
                         after, self.after_each_call = self.after_each_call, None
                         after()
@@ -222,7 +223,7 @@ class Disk:
                 del self._contents[number][:-1]
             else:
                 del self._names[:-1]
-        elif name in ("pwrite", "write", "ftruncate"):
+        elif name in ("pwrite", "write", "ftruncate", "copy_file_range"):
             assert descriptor is not None
             self._note_content(os.fstat(descriptor).st_ino)
         else:
@@ -310,8 +311,14 @@ class FeignedDisk(SmallDisk):
     @contextmanager
     def ready(self) -> Iterator[SmallDisk]:
         self.path.mkdir()
-        real = {name: getattr(os, name) for name in ("pwrite", "write")}
+        real = {name: getattr(os, name) for name in ("pwrite", "write", "copy_file_range")}
         reserve = local.reserve
+
+        def copy(source: int, target: int, count: int, source_at: int, target_at: int) -> int:
+            self._grow(target, target_at + count)
+            return real["copy_file_range"](source, target, count, source_at, target_at)
+
+        os.copy_file_range = copy
         os.pwrite = lambda file, data, at: self._grow(file, at + len(data)) or real["pwrite"](file, data, at)
         os.write = lambda file, data: self._grow(file, len(data)) or real["write"](file, data)
         local.reserve = lambda file, size: self._grow(file, size) or reserve(file, size)
@@ -319,6 +326,7 @@ class FeignedDisk(SmallDisk):
             yield self
         finally:
             os.pwrite, os.write, local.reserve = real["pwrite"], real["write"], reserve
+            os.copy_file_range = real["copy_file_range"]
 
     def room(self) -> int:
         used = sum(_pages(path.stat().st_size) for path in self.path.rglob("*") if path.is_file())

@@ -10,9 +10,10 @@ import upload_helper as uh
 from upload_helper import errors
 
 ERRORS = {
-    "BodyCutError", "BodyStalledError", "ChecksumMismatchError", "ChunkConflictError", "Error", "ForbiddenError",
-    "IncompleteError", "InvalidRequestError", "LengthRequiredError", "NotFoundError", "StorageError",
-    "StorageFullError", "SupersededError", "TooLargeError", "TooManyUploadsError", "UnsupportedTypeError",
+    "BodyCutError", "BodyStalledError", "ChecksumMismatchError", "ChunkConflictError", "Error", "FinishedError",
+    "ForbiddenError", "IncompleteError", "InvalidRequestError", "LengthMismatchError", "LengthRequiredError",
+    "MethodNotAllowedError", "NotFoundError", "OffsetMismatchError", "StorageError", "StorageFullError",
+    "SupersededError", "TooLargeError", "TooManyUploadsError", "UnsupportedTypeError", "UnsupportedVersionError",
 }  # fmt: skip
 EXPORTED = ERRORS | {
     "Access", "Actions", "ChunkRequest", "ChunkResponse", "StatusRequest", "StatusResponse", "Upload", "UploadHelper",

@@ -113,6 +113,56 @@ class LengthRequiredError(Error):
     remedy = "Send a Content-Length."
 
 
+class OffsetMismatchError(Error):
+    """The bytes begin at another offset than the one up to which the upload is there; nothing was changed."""
+
+    code = "offset_mismatch"
+    status = 409
+    remedy = "Ask for the offset with HEAD, and send what follows it."
+
+    def __init__(self, expected: int, provided: int) -> None:
+        super().__init__(
+            f"The upload is there up to offset {expected}; the request begins at {provided}.",
+            expected=expected,
+            provided=provided,
+        )
+        self.expected = expected
+        """Bytes of the upload that are kept."""
+        self.provided = provided
+        """Where the client believed that its bytes begin."""
+
+
+class LengthMismatchError(InvalidRequestError):
+    """What was said of the file's length contradicts itself, or the bytes that are there already."""
+
+    code = "length_mismatch"
+    remedy = "Send the same length in every request; to send another file, start a new upload."
+
+
+class FinishedError(Error):
+    """The upload is finished, so nothing can be appended to it."""
+
+    code = "finished"
+    status = 409
+    remedy = "Nothing to do if this is your file; to send another one, start a new upload."
+
+
+class MethodNotAllowedError(Error):
+    """The URL does not take this method."""
+
+    code = "method_not_allowed"
+    status = 405
+    remedy = "Ask with OPTIONS what is taken here."
+
+
+class UnsupportedVersionError(Error):
+    """The client speaks a version of a protocol that is not understood here."""
+
+    code = "unsupported_version"
+    status = 412
+    remedy = "Use one of the versions that are named."
+
+
 class TooLargeError(Error):
     """A file, a chunk, a request or an owner's total is larger than the configuration allows."""
 

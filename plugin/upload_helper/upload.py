@@ -18,6 +18,8 @@ ASSEMBLED = "assembled"
 """Its name after chunks of irregular lengths had to be put together."""
 
 LARGEST_INTEGER = 2**63 - 1
+UNKNOWN_SIZE = -1
+"""Size of a file whose length the client has not told yet."""
 LONGEST_NAME = 255
 LONGEST_IDENTIFIER = 1000
 FALLBACK_NAME = "unnamed"
@@ -38,7 +40,10 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of one upload, as it is stored. Sizes are in bytes, times in seconds since the epoch."""
+    """What is known of one upload, as it is stored. Sizes are in bytes, times in seconds since the epoch.
+
+    An upload that is appended to (tus, RUFH, FilePond) has no chunks, so its ``chunk_count`` is 0.
+    """
 
     uid: str
     owner: str
@@ -54,6 +59,27 @@ class Record:
     finished: float = 0.0
     data_file: str = DATA
     """Where the bytes are: ``data`` or ``assembled``."""
+    reserved: int = 0
+    """Bytes that count against the owner's quota while ``total_size`` is UNKNOWN_SIZE."""
+    metadata: str = ""
+    """What the client said of the file, as tus writes it in Upload-Metadata."""
+    concat: str = ""
+    """``partial`` for a part of a file, ``final;`` and URLs for one put together, as tus writes it in Upload-Concat."""
+
+    @property
+    def appended(self) -> bool:
+        """Whether the upload is appended to at an offset, rather than sent in numbered chunks."""
+        return self.chunk_count == 0
+
+    @property
+    def partial(self) -> bool:
+        """Whether this is a part of a file, of use only to be put together with others."""
+        return self.concat == "partial"
+
+    @property
+    def quota_size(self) -> int:
+        """Bytes that count against the owner's quota."""
+        return self.reserved if self.total_size == UNKNOWN_SIZE else self.total_size
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as it is stored."""
@@ -107,8 +133,8 @@ def extension(name: str) -> str:
     return name.rpartition(".")[2].lower() if "." in name else ""
 
 
-def check_new(config: Config, file_name: str, total_size: int, chunk_count: int) -> None:
-    """Raise unless a file of this (display) name, size and number of chunks may be uploaded."""
+def check_size(config: Config, total_size: int) -> None:
+    """Raise unless a file may have this size."""
     if not 0 <= total_size <= LARGEST_INTEGER:
         raise InvalidRequestError(f"totalSize {total_size} is not between 0 and {LARGEST_INTEGER}.")
     if total_size > config.max_file_size:
@@ -116,12 +142,20 @@ def check_new(config: Config, file_name: str, total_size: int, chunk_count: int)
             f"totalSize {total_size} is over the limit of {config.max_file_size} bytes for a file"
             " (UPLOAD_HELPER_MAX_FILE_SIZE)."
         )
+
+
+def check_count(config: Config, total_size: int, chunk_count: int) -> None:
+    """Raise InvalidRequestError unless a file of this size may come in so many chunks."""
     if not 1 <= chunk_count <= config.max_chunks:
         raise InvalidRequestError(
             f"chunkCount {chunk_count} is not between 1 and {config.max_chunks} (UPLOAD_HELPER_MAX_CHUNKS)."
         )
     if chunk_count > max(1, total_size):
         raise InvalidRequestError(f"chunkCount {chunk_count} is more than the {total_size} bytes of totalSize.")
+
+
+def check_extension(config: Config, file_name: str) -> None:
+    """Raise UnsupportedTypeError unless a file of this (display) name may be uploaded."""
     if config.allowed_extensions and extension(file_name) not in config.allowed_extensions:
         allowed = ", ".join(sorted(config.allowed_extensions))
         raise UnsupportedTypeError(

@@ -123,7 +123,9 @@ class StatusResponse:
     uploadUid: str
     fileName: str
     totalSize: int
+    """-1 while the client has not told."""
     chunkCount: int
+    """0 for an upload that is appended to."""
     state: str
     """``open`` or ``finished``."""
     receivedBytes: int
@@ -133,6 +135,10 @@ class StatusResponse:
     """Bytes of a chunk, all but the last; None while none has arrived."""
     expires: float | None = None
     """When it is deleted unless something is written to it."""
+    offset: int | None = None
+    """Bytes that are kept of an upload that is appended to; None for one that comes in chunks."""
+    checksum: str = ""
+    """Of the finished file, ``<algorithm>:<hex>``, where the client has declared one; it was verified."""
 
 
 MOST_ITEMS = 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -19,6 +20,10 @@ class Progress:
     """Numbers of the chunks that are not there, as ranges (first, last), both included, in order."""
     chunk_size: int | None
     """Bytes of a regular chunk, or None while no chunk has told."""
+    complete: bool = False
+    """Of an upload that is appended to: whether its last byte is there."""
+    pieces: int = 0
+    """Of an upload that is appended to: how many requests were kept whole; after a power cut it may be too low."""
 
 
 class Writer(Protocol):
@@ -42,14 +47,43 @@ class Writer(Protocol):
         ...
 
 
+class Appender(Protocol):
+    """Takes the bytes of one request that is appended to an upload, in order.
+
+    Used in a ``with`` block. What was written is kept also without ``commit``, unless it is held. Every method raises
+    SupersededError once a newer request has taken over the upload, and NotFoundError once it is deleted.
+    """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc_info: object) -> None: ...
+
+    def write(self, block: bytes | memoryview) -> None:
+        """Append the next bytes, which may change after this returns.
+
+        Raises TooLargeError for more than the file's size or the owner's quota, StorageFullError when the disk is full.
+        """
+        ...
+
+    def copy(self, source: int, length: int) -> None:
+        """Append the first `length` bytes of an open file of the same store."""
+        ...
+
+    def commit(self) -> Progress:
+        """Acknowledge the bytes, and the file if it is complete with them; return where the upload stands."""
+        ...
+
+
 class Store(Protocol):
     """Keeps uploads. Safe to use from many threads, processes and, in a shared folder, machines at once.
 
     A method that takes a uid raises NotFoundError if there is no such upload, before anything is written.
     """
 
-    def create(self, record: Record) -> tuple[Record, bool]:
+    def create(self, record: Record, *, anew: bool = False) -> tuple[Record, bool]:
         """Reserve room for an upload; return its record and True.
+
+        With `anew`, its identifier stands for this upload from now on, whatever it stood for before. Otherwise:
 
         Where the owner has an upload with this identifier, name, size and chunk count, return that and False: two
         requests that create it at once get one upload. Raises TooManyUploadsError, TooLargeError (the owner's bytes)
@@ -67,6 +101,32 @@ class Store(Protocol):
 
     def writer(self, record: Record, number: int, length: int | None) -> Writer:
         """Return a writer for one chunk of `length` bytes, or of a length that only its end will tell."""
+        ...
+
+    def appender(self, record: Record, offset: int, *, hold: bool, complete: bool | None) -> Appender:
+        """Return what appends to an upload from `offset` on, and takes it over from any older request.
+
+        With `hold` the bytes count when they are committed, all or none. `complete` says whether the file is complete
+        then; None: as soon as it has its size. Entering raises OffsetMismatchError, or FinishedError.
+        """
+        ...
+
+    def take_over(self, uid: str) -> Progress:
+        """Return where an upload that is appended to stands, and let no older request change that any more."""
+        ...
+
+    def declare(self, record: Record, offset: int) -> Record:
+        """Fix the size and the name, as in `record`, of an upload that began without; return its record.
+
+        `offset` is where the client believes that it stands. No older request can append any more.
+
+        Raises OffsetMismatchError, LengthMismatchError if it has another size or more bytes already, and what
+        ``create`` raises about quota and room.
+        """
+        ...
+
+    def has_chunk(self, record: Record, number: int) -> bool:
+        """Say whether a chunk is there."""
         ...
 
     def progress(self, uid: str, *, roughly: bool = False) -> Progress:
@@ -87,6 +147,10 @@ class Store(Protocol):
 
     def check(self, record: Record) -> None:
         """Raise StorageError unless the file of a finished upload is there, whole, and no link."""
+        ...
+
+    def opened(self, record: Record) -> AbstractContextManager[int]:
+        """Open the file of a finished upload for reading, for the length of a ``with`` block."""
         ...
 
     def delete(self, uid: str) -> Record | None:

@@ -20,6 +20,8 @@ RECORD = "upload.json"
 TABLE = "chunks"
 
 _RECORD_BLOCK = 1 << 14
+_COPY_STEP = 1 << 20
+_NO_COPY = (errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.EPERM)
 _SYNC_FILE_RANGE_WRITE = 2
 # Python has neither call. fallocate(2) and not posix_fallocate: where a file system can't reserve, the C library's
 # stand-in writes to every block of the file instead, which takes minutes for a big one.
@@ -169,13 +171,27 @@ def start_writeback(descriptor: int, offset: int, length: int) -> None:
 def copy_range(source: int, source_offset: int, target: int, target_offset: int, length: int) -> None:
     """Copy bytes between files; a source that ends early raises EOFError."""
     while length:
-        block = os.pread(source, min(length, 1 << 20), source_offset)
-        if not block:
-            raise EOFError(f"{length} bytes are missing in the source")
+        count = copy_some(source, source_offset, target, target_offset, min(length, _COPY_STEP))
+        source_offset += count
+        target_offset += count
+        length -= count
+
+
+def copy_some(source: int, source_offset: int, target: int, target_offset: int, most: int) -> int:
+    """Copy up to `most` bytes between files and return how many; a source that has none left raises EOFError."""
+    count = 0
+    try:
+        # Within the kernel, and on some file systems by reference.
+        count = os.copy_file_range(source, target, most, source_offset, target_offset)
+    except (AttributeError, OSError) as error:
+        if getattr(error, "errno", errno.ENOSYS) not in _NO_COPY:
+            raise
+        block = os.pread(source, min(most, 1 << 20), source_offset)
         write_at(target, block, target_offset)
-        source_offset += len(block)
-        target_offset += len(block)
-        length -= len(block)
+        count = len(block)
+    if not count:
+        raise EOFError(f"the source ends at {source_offset}")
+    return count
 
 
 def read_small(path: Path) -> str:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from ..errors import ChecksumMismatchError, Error, IncompleteError, StorageError
 from ..moving import sync_directory
-from ..upload import ASSEMBLED, DATA, Record, State
+from ..upload import ASSEMBLED, DATA, UNKNOWN_SIZE, Record, State
 from .files import TABLE, UploadFolder, copy_range
 from .table import ChunkTable, Entry, Header
 from .writer import side_name
@@ -21,6 +21,8 @@ def make_whole(folder: UploadFolder, record: Record, table: ChunkTable, *, durab
     Raises IncompleteError while something is missing, and ChecksumMismatchError when the file is not what was declared;
     then all of it is missing again. Called with the upload's lock held.
     """
+    if record.appended:
+        return _make_appended_whole(folder, record, table, durable=durable)
     with table.fenced() as header:
         regular = table.recount(header)
         missing = table.missing()
@@ -49,7 +51,36 @@ def make_whole(folder: UploadFolder, record: Record, table: ChunkTable, *, durab
         with table.fenced() as header:
             table.forget(header)
         raise
-    finished = replace(record, state=State.FINISHED, finished=time.time(), data_file=data_file)
+    return _seal(folder, replace(record, data_file=data_file), durable=durable)
+
+
+def _make_appended_whole(folder: UploadFolder, record: Record, table: ChunkTable, *, durable: bool) -> Record:
+    with table.fenced() as header:
+        size = record.total_size
+        if size == UNKNOWN_SIZE and header.complete:
+            size = header.received_bytes
+        if not header.complete or header.received_bytes != size:
+            of = "" if size == UNKNOWN_SIZE else f" of {size}"
+            raise IncompleteError(f"Upload {record.uid} is incomplete: {header.received_bytes}{of} bytes are there.")
+        record = replace(record, total_size=size)
+    with folder.opened(DATA, os.O_RDWR) as data:
+        if os.fstat(data).st_size > size:
+            # More was reserved while its size was not known.
+            os.ftruncate(data, size)
+    if durable:
+        folder.sync()
+    try:
+        _verify(folder, record, DATA)
+    except Error:
+        with table.fenced() as header:
+            header.rewind(0)
+            table.write_header(header)
+        raise
+    return _seal(folder, record, durable=durable)
+
+
+def _seal(folder: UploadFolder, record: Record, *, durable: bool) -> Record:
+    finished = replace(record, state=State.FINISHED, finished=time.time())
     folder.write_record(finished, sync=durable)
     return finished
 

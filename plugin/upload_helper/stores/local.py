@@ -19,26 +19,32 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ..config import Config, Durability
 from ..errors import (
+    LengthMismatchError,
     NotFoundError,
+    OffsetMismatchError,
     StorageFullError,
     TooLargeError,
     TooManyUploadsError,
 )
 from ..locks import LockFolder
 from ..moving import sync_directory
-from ..upload import DATA, Record, State, is_uid
+from ..upload import DATA, UNKNOWN_SIZE, Record, State, check_size, is_uid
+from .appending import AppendWriter, make_durable, standing, take_over
 from .base import Progress
 from .files import RECORD, TABLE, UploadFolder, refuse_links, reserve, storage_errors
 from .finishing import check_file, make_whole
 from .owners import OwnerIndex
-from .table import ChunkTable, Header
+from .table import Chunk, ChunkTable, Header
 from .writer import ChunkWriter
 
 _SCRATCH_SECONDS = 3600
+# How much room an upload of unknown size takes at a time.
+_RESERVE_STEP = 16 << 20
 
 
 class LocalStore:
@@ -53,16 +59,16 @@ class LocalStore:
         self._owner_locks = LockFolder(self._root / ".locks" / "owners")
         self._durable = config.durability is not Durability.NONE
 
-    def create(self, record: Record) -> tuple[Record, bool]:
+    def create(self, record: Record, *, anew: bool = False) -> tuple[Record, bool]:
         """Reserve room for an upload."""
         with storage_errors():
             self._make_folders()
             with self._owner_locks.hold(self._owners.lock_name(record.owner)):
-                existing = self.find(record)
+                existing = None if anew else self.find(record)
                 if existing is not None:
                     return existing, False
                 self._check_quota(record)
-                self._check_space(record.total_size)
+                self._check_space(record.quota_size)
                 try:
                     self._owners.add(record, sync=self._config.durability is Durability.CHUNK)
                     self._build(record)
@@ -97,12 +103,68 @@ class LocalStore:
                 folder.close()
                 raise
 
+    def appender(self, record: Record, offset: int, *, hold: bool, complete: bool | None) -> AppendWriter:
+        """Return what appends to an upload."""
+        with storage_errors():
+            folder = UploadFolder(self._root / record.uid)
+            try:
+                return AppendWriter(
+                    folder, record, offset, hold=hold, complete=complete, durability=self._config.durability,
+                    extend=partial(self._extend, record.uid),
+                )  # fmt: skip
+            except BaseException:
+                folder.close()
+                raise
+
+    def take_over(self, uid: str) -> Progress:
+        """Return where an upload that is appended to stands, and let no older request change that any more."""
+        with self._folder(uid) as folder:
+            finished = folder.read_record().state is State.FINISHED
+            with ChunkTable(folder, 0, finished=finished) as table:
+                with table.fenced() as header:
+                    if not finished:
+                        take_over(table, header)
+                if self._config.durability is Durability.CHUNK and header.durable < header.received_bytes:
+                    make_durable(folder, table)
+        return standing(header)
+
+    def declare(self, record: Record, offset: int) -> Record:
+        """Fix the size and the name of an upload that began without."""
+        size = record.total_size
+        with self._folder(record.uid) as folder, self._locks.hold(record.uid):
+            before = folder.read_record()
+            if before.total_size not in (UNKNOWN_SIZE, size):
+                raise LengthMismatchError(f"The file has {before.total_size} bytes, not {size}.")
+            with ChunkTable(folder, 0) as table, table.fenced() as header:
+                if header.received_bytes != offset:
+                    raise OffsetMismatchError(header.received_bytes, offset)
+                if offset > size != UNKNOWN_SIZE:
+                    raise LengthMismatchError(f"{offset} bytes are there already, more than {size}.")
+                # Who appends without knowing the size could go beyond it.
+                take_over(table, header)
+            declared = replace(before, total_size=size, file_name=record.file_name)
+            self._resize(folder, before, declared)
+        return declared
+
+    def has_chunk(self, record: Record, number: int) -> bool:
+        """Say whether a chunk is there."""
+        if record.state is State.FINISHED:
+            return True
+        with (
+            self._folder(record.uid) as folder,
+            ChunkTable(folder, record.chunk_count) as table,
+            table.fenced(),
+        ):
+            return table.entry(number).state == Chunk.RECEIVED
+
     def progress(self, uid: str, *, roughly: bool = False) -> Progress:
         """Count what is there."""
         with self._folder(uid) as folder:
             record = folder.read_record()
             finished = record.state is State.FINISHED
             with ChunkTable(folder, record.chunk_count, finished=finished) as table, table.fenced() as header:
+                if record.appended:
+                    return standing(header)
                 if finished:
                     return Progress(record.total_size, [], header.chunk_size or None)
                 if roughly:
@@ -121,7 +183,7 @@ class LocalStore:
                 return record, False
             with ChunkTable(folder, record.chunk_count) as table:
                 finished = make_whole(folder, record, table, durable=self._durable)
-            self._tidy(folder, finished)
+            self._tidy(folder, record, finished)
         return finished, True
 
     def path(self, record: Record) -> str:
@@ -132,6 +194,12 @@ class LocalStore:
         """Raise StorageError unless the file of a finished upload is there, whole, and no link."""
         with self._folder(record.uid) as folder:
             check_file(folder, record)
+
+    @contextmanager
+    def opened(self, record: Record) -> Iterator[int]:
+        """Open the file of a finished upload for reading."""
+        with self._folder(record.uid) as folder, folder.opened(record.data_file, os.O_RDONLY) as descriptor:
+            yield descriptor
 
     def delete(self, uid: str) -> Record | None:
         """Remove an upload with all that belongs to it."""
@@ -223,6 +291,32 @@ class LocalStore:
         with storage_errors(), UploadFolder(self._root / uid) as folder:
             yield folder
 
+    def _extend(self, uid: str, needed: int) -> int:
+        """Reserve room for an upload of unknown size up to the offset `needed` at least; return up to where it goes."""
+        with self._folder(uid) as folder, self._locks.hold(uid):
+            record = folder.read_record()
+            if record.total_size == UNKNOWN_SIZE and record.reserved < needed:
+                check_size(self._config, needed)
+                ahead = min(-(-needed // _RESERVE_STEP) * _RESERVE_STEP, self._config.max_file_size)
+                before, record = record, replace(record, reserved=ahead)
+                try:
+                    self._resize(folder, before, record)
+                except (TooLargeError, StorageFullError):
+                    # Not for a round number's sake.
+                    record = replace(before, reserved=needed)
+                    self._resize(folder, before, record)
+            return record.quota_size
+
+    def _resize(self, folder: UploadFolder, before: Record, after: Record) -> None:
+        """Reserve room for another size. Called with the upload's lock held."""
+        with self._owner_locks.hold(self._owners.lock_name(before.owner)):
+            self._check_quota(after)
+            self._check_space(after.quota_size - before.quota_size)
+            with folder.opened(DATA, os.O_RDWR) as data:
+                reserve(data, after.quota_size)
+            self._owners.change(before, after)
+            folder.write_record(after, sync=self._config.durability is Durability.CHUNK)
+
     def _exists(self, uid: str) -> bool:
         return is_uid(uid) and (self._root / uid).is_dir()
 
@@ -236,7 +330,7 @@ class LocalStore:
 
     def _check_quota(self, record: Record) -> None:
         """Raise if the owner has too much already; what a killed process entered and never made is not counted."""
-        entries = self._owners.entries(record.owner)
+        entries = [entry for entry in self._owners.entries(record.owner) if entry[0] != record.uid]
         if self._over_quota(record, entries):
             entries = [entry for entry in entries if self._exists(entry[0])]
         unfinished, used = _usage(entries)
@@ -245,16 +339,16 @@ class LocalStore:
                 f"You have {unfinished} unfinished uploads; {self._config.max_open_uploads} are allowed at once"
                 " (UPLOAD_HELPER_MAX_OPEN_UPLOADS)."
             )
-        if used + record.total_size > self._config.max_owner_bytes:
+        if used + record.quota_size > self._config.max_owner_bytes:
             raise TooLargeError(
-                f"Your uploads reserve {used} bytes; {record.total_size} more would be over the limit"
+                f"Your uploads reserve {used} bytes; {record.quota_size} more would be over the limit"
                 f" of {self._config.max_owner_bytes} bytes for one owner (UPLOAD_HELPER_MAX_OWNER_BYTES).",
                 remedy="Delete an upload, or ask the operator to raise the limit.",
             )
 
     def _over_quota(self, record: Record, entries: list[tuple[str, int, State]]) -> bool:
         unfinished, used = _usage(entries)
-        too_much = used + record.total_size > self._config.max_owner_bytes
+        too_much = used + record.quota_size > self._config.max_owner_bytes
         return too_much or unfinished >= self._config.max_open_uploads
 
     def _check_space(self, size: int) -> None:
@@ -273,7 +367,7 @@ class LocalStore:
         every_chunk = self._config.durability is Durability.CHUNK
         with UploadFolder(scratch) as folder:
             with folder.opened(DATA, os.O_RDWR | os.O_CREAT | os.O_EXCL) as data:
-                reserve(data, record.total_size)
+                reserve(data, record.quota_size)
             with ChunkTable(folder, record.chunk_count, create=True) as table:
                 table.write_header(Header.new(every_chunk=every_chunk))
             folder.write_record(record, sync=every_chunk)
@@ -283,19 +377,19 @@ class LocalStore:
         if every_chunk:
             sync_directory(self._root)
 
-    def _tidy(self, folder: UploadFolder, finished: Record) -> None:
+    def _tidy(self, folder: UploadFolder, before: Record, finished: Record) -> None:
         """Remove what a finished upload does not need any more, and count it as finished."""
         for name in set(folder.names()) - {RECORD, TABLE, finished.data_file}:
             os.unlink(name, dir_fd=folder.descriptor)
         # Last, for it is what stands there as open that is tidied up after a crash.
-        self._owners.finished(replace(finished, state=State.OPEN))
+        self._owners.change(before, finished)
 
     def _tidy_finished(self, uid: str) -> None:
         """Tidy up after a process that was killed right after it had finished an upload."""
         with suppress(NotFoundError), self._folder(uid) as folder, self._locks.hold(uid, wait=False) as held:
             record = folder.read_record()
             if held and record.state is State.FINISHED:
-                self._tidy(folder, record)
+                self._tidy(folder, replace(record, state=State.OPEN), record)
 
     def _retire(self, folder: UploadFolder, unwritten_since: float = math.inf) -> bool:
         """Take the upload out of sight and stop its writers; return False if it was written to since the given time."""

@@ -10,10 +10,11 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from ..moving import sync_directory
-from ..upload import Record, State, is_uid
+from ..upload import UNKNOWN_SIZE, Record, State, is_uid
 from .files import read_small, refuse_links, write_at
 
 _SCRATCH = "-new"
@@ -47,18 +48,22 @@ class OwnerIndex:
         uid = read_small(self._identifier(record))
         return uid if is_uid(uid) else ""
 
-    def finished(self, record: Record) -> None:
-        """Note that an upload, given as it was before, is finished."""
-        directory = self._directory(record.owner)
-        done = directory / f"{record.uid}.{record.total_size}.{State.FINISHED}"
+    def change(self, before: Record, after: Record) -> None:
+        """Note another size or state of an upload."""
+        directory = self._directory(before.owner)
         with suppress(FileNotFoundError):
-            (directory / self._marker(record)).rename(done)
+            (directory / self._marker(before)).rename(directory / self._marker(after))
+            return
+        # A process that was killed between the index and the record leaves them apart.
+        for name, uid, _, _ in self._markers(directory):
+            if uid == before.uid:
+                (directory / name).rename(directory / self._marker(after))
 
     def remove(self, record: Record) -> None:
         """Strike an upload out."""
         directory = self._directory(record.owner)
         for state in State:
-            (directory / f"{record.uid}.{record.total_size}.{state}").unlink(missing_ok=True)
+            (directory / self._marker(replace(record, state=state))).unlink(missing_ok=True)
         if record.identifier and self.find(record) == record.uid:
             self._identifier(record).unlink(missing_ok=True)
 
@@ -102,12 +107,14 @@ class OwnerIndex:
 
     def _identifier(self, record: Record) -> Path:
         # Name, size and count belong to the key: clients make identifiers from a name with letters dropped.
-        key = _digest(record.identifier, record.file_name, record.total_size, record.chunk_count)
+        # One that is appended to may learn its size late, so there it doesn't.
+        size = UNKNOWN_SIZE if record.appended else record.total_size
+        key = _digest(record.identifier, record.file_name, size, record.chunk_count)
         return self._directory(record.owner) / f"id-{key}"
 
     @staticmethod
     def _marker(record: Record) -> str:
-        return f"{record.uid}.{record.total_size}.{record.state}"
+        return f"{record.uid}.{record.quota_size}.{record.state}"
 
     @staticmethod
     def _markers(directory: Path) -> list[tuple[str, str, int, State]]:

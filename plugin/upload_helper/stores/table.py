@@ -30,6 +30,7 @@ _HEADER_SIZE = 128
 _LENGTH = 1
 _DELETED = 1
 _EVERY_CHUNK = 2
+_COMPLETE = 4
 
 
 class Chunk(IntEnum):
@@ -67,6 +68,9 @@ class Header:
     """What is known of all chunks together. After a crash the counts can be too high; ``recount`` mends them.
 
     ``sequence`` numbers the acknowledged chunks; those up to ``durable`` were on the disk when it was written.
+
+    Of an upload that is appended to, ``received_bytes`` is the offset, ``durable`` the offset that was on the disk,
+    ``received`` the number of requests that were kept whole, and ``sequence`` the attempt that may append.
     """
 
     @classmethod
@@ -82,6 +86,21 @@ class Header:
     durable: int = 0
     boot: bytes = BOOT_ID
     checkpoint: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether an upload that is appended to has all of its bytes, as the client says."""
+        return bool(self.flags & _COMPLETE)
+
+    def mark_complete(self) -> None:
+        """Note that the last byte of an upload that is appended to is there."""
+        self.flags |= _COMPLETE
+
+    def rewind(self, offset: int) -> None:
+        """Forget what was appended behind `offset`."""
+        self.received_bytes, self.received = offset, 0
+        self.flags &= ~_COMPLETE
+        self.durable = min(self.durable, offset)
 
     def pack(self) -> bytes:
         """Return the header as it stands in the file."""
@@ -225,7 +244,12 @@ class ChunkTable:
             header.boot = BOOT_ID
             if not good:
                 os.ftruncate(self._descriptor, 0)
-            self.forget(header, after=header.durable)
+            if self._count:
+                self.forget(header, after=header.durable)
+            else:
+                if header.received_bytes > header.durable:
+                    header.rewind(header.durable)
+                self.write_header(header)
         return header
 
     def _raw_entries(self) -> bytes:
