@@ -28,7 +28,8 @@ def read(**settings: Any) -> Config:
 INTEGERS = ["max_file_size", "max_chunk_size", "max_chunks", "max_request_size", "max_open_uploads", "max_owner_bytes",
             "min_free_space"]  # fmt: skip
 DURATIONS = ["expiry", "sweep_interval", "body_timeout"]
-COLLECTIONS = ["allowed_extensions", "trusted_origins"]
+ORIGINS = ["trusted_origins", "cors_origins"]
+COLLECTIONS = ["allowed_extensions", *ORIGINS]
 
 
 def test_every_setting_is_in_one_of_these_tables():
@@ -38,6 +39,7 @@ def test_every_setting_is_in_one_of_these_tables():
         *COLLECTIONS,
         "folder",
         "durability",
+        "accel_redirect",
     }
 
 
@@ -58,9 +60,13 @@ BAD = [
     *((name, value, "list of strings") for name in COLLECTIONS for value in ("tif", b"tif", 5, None, [5], [None], True, 1.5)),
     ("allowed_extensions", ["tar.gz"], "extension"), ("allowed_extensions", ["*.tif"], "extension"),
     ("allowed_extensions", ["a/b"], "extension"), ("allowed_extensions", ["."], "extension"),
-    *(("trusted_origins", [value], "origin") for value in (
+    *((name, [value], "origin") for name in ORIGINS for value in (
         "maps.example.org", "https://maps.example.org/", "https://maps.example.org/path", "*", "", "null", "https://",
         "https://*.example.org", "https://maps.example.org?x", "https://anna@maps.example.org", " https://maps.example.org",
+    )),
+    *(("accel_redirect", value, "slash") for value in (
+        None, True, 5, b"/x/", ["/x/"], "x", "/", "//", "x/", "/x", "https://x/", "/x//", "/x/../y/", "/../", "/./", "/x y/", "/x?/",
+        "/x#/", "/%2e%2e/", "/x\r\nX-Evil: 1/", "/x/\n", "/\u00fc/",
     )),
     *(("durability", value, "finish") for value in ("", "always", None, True, 1, "Finish", ["finish"])),
     *(("folder", value, "path") for value in ("", None, 5, True, b"/tmp", ["x"], "a\x00b")),
@@ -82,6 +88,11 @@ GOOD = [
     ("allowed_extensions", {"tif": 1}, {"tif"}), ("allowed_extensions", ["tif", "TIF"], {"tif"}),
     ("trusted_origins", ["https://maps.example.org"], {"https://maps.example.org"}),
     ("trusted_origins", ["https://maps.example.org:8443", "http://[::1]:5000"], {"https://maps.example.org:8443", "http://[::1]:5000"}),
+    ("cors_origins", ["https://maps.example.org"], {"https://maps.example.org"}), ("cors_origins", [], frozenset()),
+    ("cors_origins", ["https://Maps.Example.ORG"], {"https://maps.example.org"}),
+    ("cors_origins", ["https://a.example:443", "http://b.example:80"], {"https://a.example", "http://b.example"}),
+    ("cors_origins", ["https://a.example:80", "http://b.example:443", "http://[::443]"], {"https://a.example:80", "http://b.example:443", "http://[::443]"}),
+    ("accel_redirect", "", ""), ("accel_redirect", "/x/", "/x/"), ("accel_redirect", "/_internal/a.b-c~d/", "/_internal/a.b-c~d/"),
     ("folder", "/data/x", Path("/data/x")), ("folder", Path("/data/x"), Path("/data/x")),
 ]  # fmt: skip
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import IO, TYPE_CHECKING, Any
 
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
@@ -118,63 +119,88 @@ def open_body(environ: WSGIEnvironment, stream: IO[bytes], *, limit: int, timeou
     return Body(reader or stream, length, limit, environ.get("gunicorn.socket"), timeout)
 
 
+@dataclass
+class FilePart:
+    """One file in a form."""
+
+    name: str
+    """Of the form's field."""
+    file_name: str
+    blocks: Iterator[bytes]
+    """Its bytes, to be read once."""
+    is_empty: bool = False
+    """Whether it stands for a file input that nobody has put a file in: no bytes, and no name."""
+
+
 class Form:
-    """A multipart form with one file part, read as it arrives (RFC 7578).
+    """A multipart form, read as it arrives (RFC 7578): short text fields, and files straight from the connection."""
 
-    After ``fields`` was read, ``file`` yields the bytes of the file part straight from the connection; where fields
-    come behind the file, it was put on the disk meanwhile. Parts beside the file part and short fields are refused.
-    """
-
-    def __init__(self, body: Body, boundary: bytes, required: frozenset[str]) -> None:
-        """Read up to the file part, and past it while one of the `required` fields is missing."""
+    def __init__(self, body: Body, boundary: bytes, single: Container[str]) -> None:
+        """The fields in `single` must not be there twice with different values; of others the first value stands."""
         self.fields: dict[str, str] = {}
+        """Those that were read so far."""
+        self._single = single
+        self._body = body
         self._blocks = iter(body)
         self._decoder = MultipartDecoder(boundary, max_form_memory_size=_MOST_BUFFERED, max_parts=_MOST_PARTS)
-        self._spool: IO[bytes] | None = None
-        self._has_file = False
+        self._spools: list[IO[bytes]] = []
+        self._part: FilePart | None = None
+        self._next: File | None = None
         self._events = self._read_events()
-        try:
-            self._find_file(required)
-        except BaseException:
-            self.close()
-            raise
 
-    @property
-    def has_file(self) -> bool:
-        """Say whether the form has a file part."""
-        return self._has_file
+    def next_file(self) -> FilePart | None:
+        """Return the next file, after what is left of the one before was passed over; None at the form's end.
 
-    def file(self) -> Iterator[bytes]:
-        """Yield the bytes of the file part, then read the form to its end, so that a cut one is found out."""
-        if self._spool is not None:
-            with self._spool:
-                while block := self._spool.read(BLOCK):
-                    yield block
-            return
-        yield from self._part()
-        for _ in self._events:
-            pass
+        ``fields`` then has at least those that stand before it. Raises InvalidRequestError for a broken form.
+        """
+        if self._part is not None:
+            for _ in self._part.blocks:
+                pass
+        event, self._next = self._next, None
+        if event is None:
+            event = next((event for event in self._events if isinstance(event, File)), None)
+        self._part = None if event is None else self._opened(event)
+        return self._part
+
+    def put_aside(self, part: FilePart, most: int) -> None:
+        """Read the fields behind a file, whose bytes go to the disk meanwhile.
+
+        The rest of a file of more than `most` bytes stays on the connection, and the fields behind it unread.
+        """
+        spool: IO[bytes] = tempfile.SpooledTemporaryFile(_SPOOL_IN_MEMORY)  # noqa: SIM115 - see close()
+        self._spools.append(spool)
+        rest, size = part.blocks, 0
+        for block in rest:
+            spool.write(block)
+            size += len(block)
+            if size > most:
+                break
+        spool.seek(0)
+        part.blocks = chain(iter(lambda: spool.read(BLOCK), b""), rest)
+        if size <= most:
+            self._next = next((event for event in self._events if isinstance(event, File)), None)
+
+    def restrict(self, limit: int) -> None:
+        """Take no more than `limit` bytes in all; raises TooLargeError if more are announced."""
+        self._body.limit = limit
+        if (self._body.length or 0) > limit:
+            raise TooLargeError(f"The form has {self._body.length} bytes; {limit} are allowed.")
 
     def close(self) -> None:
         """Remove what was put on the disk."""
-        if self._spool is not None:
-            self._spool.close()
+        for spool in self._spools:
+            spool.close()
 
-    def _find_file(self, required: frozenset[str]) -> None:
-        for event in self._events:
-            if isinstance(event, File):
-                self._has_file = True
-                if required <= self.fields.keys():
-                    return
-                self._keep()
+    def _opened(self, event: File) -> FilePart:
+        blocks = self._part_blocks()
+        # A file input of a page without a file is sent as a part without a name and bytes (HTML, 4.10.21.4).
+        first = b"" if event.filename else next(blocks, b"")
+        return FilePart(
+            event.name or "", event.filename or "", chain([first], blocks) if first else blocks,
+            is_empty=not event.filename and not first,
+        )  # fmt: skip
 
-    def _keep(self) -> None:
-        self._spool = tempfile.SpooledTemporaryFile(_SPOOL_IN_MEMORY)  # noqa: SIM115 - see close()
-        for block in self._part():
-            self._spool.write(block)
-        self._spool.seek(0)
-
-    def _part(self) -> Iterator[bytes]:
+    def _part_blocks(self) -> Iterator[bytes]:
         for event in self._events:
             if isinstance(event, Data):
                 if event.data:
@@ -190,8 +216,6 @@ class Form:
             if isinstance(event, Field):
                 name, value, in_field = event.name, b"", True
             elif isinstance(event, File):
-                if self._has_file:
-                    raise InvalidRequestError(f"The form has a second file part, {shown(event.name)}; send one chunk.")
                 in_field = False
                 yield event
             elif isinstance(event, Data) and in_field:
@@ -208,7 +232,7 @@ class Form:
             text = value.decode()
         except UnicodeDecodeError:
             raise InvalidRequestError(f"The form field {shown(name)} is not UTF-8.") from None
-        if self.fields.setdefault(name, text) != text:
+        if self.fields.setdefault(name, text) != text and name in self._single:
             raise InvalidRequestError(f"The form field {shown(name)} is there twice, with different values.")
 
     def _raw_events(self) -> Iterator[Event]:

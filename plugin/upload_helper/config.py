@@ -59,6 +59,10 @@ class Config:
     """How long a client may be silent in the middle of a body, where the server lets us say so; zero is for ever."""
     trusted_origins: frozenset[str] = field(default_factory=frozenset)
     """Origins, as ``https://maps.example.org``, whose pages may send requests from another site."""
+    cors_origins: frozenset[str] = field(default_factory=frozenset)
+    """Origins whose pages may send requests and read the blueprint's answers (CORS); they are trusted as well."""
+    accel_redirect: str = ""
+    """Internal location of nginx, as ``/protected-uploads/``, that serves the folder; empty sends files from here."""
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], *, folder: Path) -> Config:
@@ -123,6 +127,18 @@ def _extensions(value: Any) -> frozenset[str]:
     return frozenset(item.lower().lstrip(".") for item in read(value))
 
 
+def _origins(value: Any) -> frozenset[str]:
+    read = _matching(r"https?://[^/?#@*\s]+", "origin, such as https://maps.example.org")
+    # As browsers write it (RFC 6454, section 6.2): in lower case, and without the port that the scheme implies.
+    return frozenset(re.sub(r"^(http:.*):80$|^(https:.*):443$", r"\1\2", item.lower()) for item in read(value))
+
+
+def _location(value: Any) -> str:
+    if not isinstance(value, str) or (value and not re.fullmatch(r"/([A-Za-z0-9_~-][A-Za-z0-9_.~-]*/)+", value)):
+        raise ValueError("a path with a slash at both ends is expected, such as /protected-uploads/")
+    return value
+
+
 def _durability(value: Any) -> Durability:
     try:
         return Durability(value)
@@ -144,5 +160,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "sweep_interval": _duration,
     "durability": _durability,
     "body_timeout": _duration,
-    "trusted_origins": _matching(r"https?://[^/?#@*\s]+", "origin, such as https://maps.example.org"),
+    "trusted_origins": _origins,
+    "cors_origins": _origins,
+    "accel_redirect": _location,
 }

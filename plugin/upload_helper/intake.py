@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from typing import Any, TypeVar
 
 from flask import Request, Response, after_this_request, current_app, has_request_context
 
-from .body import Body, Form, open_body
+from .body import Body, FilePart, Form, open_body
 from .config import Config
 from .errors import (
     BodyCutError,
@@ -23,8 +24,8 @@ from .errors import (
     UnsupportedTypeError,
     shown,
 )
-from .protocols import structs
-from .protocols.chunked import ENCODINGS, MOST_ITEMS, MULTIPART, RAW, REQUIRED_FIELDS, ChunkRequest
+from .protocols import dialects, structs
+from .protocols.chunked import ENCODINGS, MOST_ITEMS, MULTIPART, RAW, REQUIRED_FIELDS, TEXT_FIELDS, ChunkRequest
 from .state import KEY
 
 C = TypeVar("C", bound=ChunkRequest)
@@ -37,6 +38,9 @@ _DRAIN_SECONDS = 5
 # Where the body is kept once it is opened, for whoever has to read the rest of it.
 _BODY = "upload_helper.body"
 
+KNOWN_FIELDS = TEXT_FIELDS | dialects.FIELDS
+"""What means something to us in a query or a form, and so must be there once only."""
+
 
 def read_chunk(request: Request, config: Config, cls: type[C]) -> C:
     """Return the chunk that a request carries, as a `cls`; raw bodies and forms are left on the wire."""
@@ -45,7 +49,7 @@ def read_chunk(request: Request, config: Config, cls: type[C]) -> C:
     if request.mimetype == MULTIPART:
         return _read_form(request, config, cls)
     if request.mimetype == RAW:
-        body = _open(request, config, config.max_chunk_size)
+        body = open_raw(request, config, config.max_chunk_size)
         return cls.streamed(structs.from_text(cls, query(request)), body.blocks(), body.length)
     raise UnsupportedTypeError(f"Content-Type {shown(request.mimetype)} is none of {', '.join(ENCODINGS)}.")
 
@@ -58,17 +62,35 @@ def largest_struct(config: Config) -> int:
     return config.max_chunk_size * 2 + _AROUND
 
 
+def largest_chunk_form(config: Config) -> int:
+    """Return the largest form in bytes that can hold a chunk."""
+    return config.max_chunk_size + _AROUND
+
+
+def largest_file_form(config: Config) -> int:
+    """Return the largest form in bytes that can hold files; the store limits each of them, and them all."""
+    return max(config.max_file_size, config.max_owner_bytes) + _AROUND
+
+
 def read_struct(request: Request, config: Config, limit: int, most: int = structs.MOST_ITEMS) -> dict[str, Any]:
     """Return the members of a JSON or msgpack body of at most `limit` bytes and `most` items."""
     if request.mimetype not in structs.STRUCT_TYPES:
         known = ", ".join(structs.STRUCT_TYPES)
         raise UnsupportedTypeError(f"Content-Type {shown(request.mimetype)} is none of {known}.")
-    return structs.decode(b"".join(_open(request, config, limit)), request.mimetype, most)
+    return structs.decode(b"".join(open_raw(request, config, limit)), request.mimetype, most)
 
 
 def query(request: Request) -> dict[str, str]:
     """Return the fields in the query."""
     return _single(request.args)
+
+
+def known_fields(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return those fields of a query or a form, a multi-dictionary, that mean something to us.
+
+    Raises InvalidRequestError for one of them that has two values.
+    """
+    return _single(values, KNOWN_FIELDS)
 
 
 def respond(request: Request, value: Any, status: int = 200, *, otherwise: str = structs.JSON) -> Response:
@@ -95,7 +117,7 @@ def drain(request: Request, error: Exception | None) -> None:
     state = current_app.extensions.get(KEY)
     if state is not None:
         with suppress(Error):
-            rest = body or _open(request, state.config, 2 * largest_struct(state.config))
+            rest = body or open_raw(request, state.config, 2 * largest_struct(state.config))
             until = time.monotonic() + _DRAIN_SECONDS
             for _ in rest.blocks():
                 if time.monotonic() > until:
@@ -112,7 +134,7 @@ def check_same_site(request: Request, config: Config) -> None:
     if request.headers.get("Sec-Fetch-Site") in ("same-origin", "none") or "X-Upload-Helper" in request.headers:
         return
     origin = request.headers.get("Origin")
-    if origin in config.trusted_origins:
+    if origin in config.trusted_origins | config.cors_origins:
         return
     if request.headers.get("Sec-Fetch-Site") or (origin and origin.partition("://")[2] != request.host):
         raise ForbiddenError(
@@ -122,7 +144,11 @@ def check_same_site(request: Request, config: Config) -> None:
         )
 
 
-def _open(request: Request, config: Config, limit: int) -> Body:
+def open_raw(request: Request, config: Config, limit: int) -> Body:
+    """Return the body of a request, of at most `limit` bytes, unread and left on the wire where that is possible.
+
+    Raises UnsupportedTypeError for a Content-Encoding, TooLargeError if the declared length is over `limit`.
+    """
     stream: Any = request.environ["wsgi.input"]
     if hasattr(request, "_cached_data"):
         # The host has read the body, and the request has kept it.
@@ -135,27 +161,85 @@ def _open(request: Request, config: Config, limit: int) -> Body:
     return body
 
 
-def _read_form(request: Request, config: Config, cls: type[C]) -> C:
-    fields = _single(request.args)
+def open_form(request: Request, config: Config, limit: int) -> AnyForm:
+    """Return the multipart form in a request, whose body may have `limit` bytes."""
     if "form" in request.__dict__:
-        # A CSRF check of the host has parsed the form before us, and the file is on the disk.
-        file = next(iter(request.files.values()), None)
-        if file is None:
-            raise InvalidRequestError("The form has no file part; send the chunk's bytes as one, named content.")
-        stream = file.stream
-        blocks: Iterator[bytes] = iter(lambda: stream.read(_BLOCK), b"")
-        return cls.streamed(structs.from_text(cls, _merged(fields, _single(request.form))), blocks, None)
+        return ParsedForm(request)
     boundary = request.mimetype_params.get("boundary", "")
     if not boundary:
         raise InvalidRequestError("Content-Type multipart/form-data has no boundary.")
-    body = _open(request, config, config.max_chunk_size + _AROUND)
-    form = Form(body, boundary.encode(), REQUIRED_FIELDS - fields.keys())
-
+    form = Form(open_raw(request, config, limit), boundary.encode(), KNOWN_FIELDS)
     if has_request_context():
         after_this_request(partial(_closing, form))
-    if not form.has_file:
+    return form
+
+
+def form_fields(request: Request, form: AnyForm) -> dict[str, str]:
+    """Return the fields of the query and those of a form that were read so far; raises where they contradict."""
+    fields = {name: request.args[name] for name in request.args if name not in KNOWN_FIELDS}
+    return {**fields, **_merged(known_fields(request.args), form.fields)}
+
+
+def first_file(form: AnyForm) -> FilePart | None:
+    """Return the first file in a form, or one that is empty and has no name if there is no other."""
+    part = form.next_file()
+    while part is not None and part.is_empty:
+        following = form.next_file()
+        if following is None:
+            return part
+        part = following
+    return part
+
+
+def only_file(form: AnyForm, part: FilePart) -> Iterator[bytes]:
+    """Yield the bytes of a file, then read the form to its end, so that a cut one is found out."""
+    yield from part.blocks
+    while (following := form.next_file()) is not None:
+        if not following.is_empty:
+            raise InvalidRequestError(f"The form has a second file part, {shown(following.name)}; send one chunk.")
+
+
+def chunk_in(cls: type[C], fields: Mapping[str, str], form: AnyForm, part: FilePart | None) -> C:
+    """Return the chunk of the chunk protocol in a form."""
+    if part is None:
         raise InvalidRequestError("The form has no file part; send the chunk's bytes as one, named content.")
-    return cls.streamed(structs.from_text(cls, _merged(fields, form.fields)), form.file(), None)
+    return cls.streamed(structs.from_text(cls, fields), only_file(form, part), None)
+
+
+class ParsedForm:
+    """A form that the host has parsed before us, for a CSRF check say, and whose files are on the disk."""
+
+    def __init__(self, request: Request) -> None:
+        self.fields = {name: request.form[name] for name in request.form} | known_fields(request.form)
+        self._files = iter(request.files.items(multi=True))
+
+    def next_file(self) -> FilePart | None:
+        """Return the next file, or None."""
+        name, file = next(self._files, ("", None))
+        if file is None:
+            return None
+        blocks = iter(lambda: file.stream.read(_BLOCK), b"")
+        first = next(blocks, b"")
+        return FilePart(name, file.filename or "", chain([first], blocks), is_empty=not first and not file.filename)
+
+    def put_aside(self, part: FilePart, most: int) -> None:
+        """Do nothing: all fields are known, and the files are on the disk."""
+
+    def restrict(self, limit: int) -> None:
+        """Do nothing: the host has taken the form as it is."""
+
+
+AnyForm = Form | ParsedForm
+
+
+def _read_form(request: Request, config: Config, cls: type[C]) -> C:
+    form = open_form(request, config, largest_chunk_form(config))
+    part = first_file(form)
+    fields = form_fields(request, form)
+    if part is not None and not fields.keys() >= REQUIRED_FIELDS:
+        form.put_aside(part, config.max_chunk_size)
+        fields = form_fields(request, form)
+    return chunk_in(cls, fields, form, part)
 
 
 def _closing(form: Form, response: Response) -> Response:
@@ -170,10 +254,13 @@ def _merged(query: dict[str, str], form: dict[str, str]) -> dict[str, str]:
     return {**query, **form}
 
 
-def _single(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return a multi-dictionary as a plain one; raises InvalidRequestError for a field with two values."""
+def _single(values: Mapping[str, Any], names: Iterable[str] | None = None) -> dict[str, str]:
+    """Return a multi-dictionary, or those `names` of it, as a plain one.
+
+    Raises InvalidRequestError for a field with two values.
+    """
     single: dict[str, str] = {}
-    for name in values:
+    for name in values if names is None else values.keys() & set(names):
         found = set(values.getlist(name))  # type: ignore[attr-defined]
         if len(found) > 1:
             raise InvalidRequestError(f"The field {shown(name)} is there twice, with different values.")

@@ -1,0 +1,5 @@
+"""The ready-made blueprint: one URL that takes uploads, and one for each upload, whatever a client speaks."""
+
+from .blueprint import answer_error, make_blueprint
+
+__all__ = ["answer_error", "make_blueprint"]

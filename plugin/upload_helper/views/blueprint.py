@@ -1,0 +1,130 @@
+"""The rules of the blueprint, and who answers a request: told by its headers, then by the names of its fields."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from flask import Blueprint, Response, g, request
+from werkzeug.exceptions import HTTPException, default_exceptions
+
+from ..errors import Error, InvalidRequestError, MethodNotAllowedError
+from ..intake import check_same_site, drain, respond
+from ..protocols.chunked import MULTIPART
+from ..service import log
+from ..state import current_state
+from . import chunks, cors, dialects, filepond, files, rufh, tus
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_FORMS = (MULTIPART, "application/x-www-form-urlencoded")
+# The first that speaks for a request answers it.
+_PROTOCOLS = (tus, rufh, filepond, dialects)
+
+
+def make_blueprint(name: str) -> Blueprint:
+    """Return the blueprint; the host gives it a prefix and registers it."""
+    blueprint = Blueprint(
+        name, "upload_helper", url_prefix="/uploads", static_folder="static", template_folder="templates"
+    )
+    blueprint.before_request(_guard)
+    blueprint.after_request(_amend)
+    blueprint.register_error_handler(Error, _answer_own_error)
+    # Under their codes: the host's own pages for a code go before a handler for all of them.
+    for kind in (*default_exceptions.values(), HTTPException):
+        blueprint.register_error_handler(kind, _answer_http_error)
+    for rule, endpoint in (("", "collection"), ("/", "collection"), ("/<uid>", "upload")):
+        blueprint.add_url_rule(rule, endpoint, dispatch, methods=_METHODS, provide_automatic_options=False)
+    blueprint.add_url_rule("/<uid>/status", view_func=files.status)
+    return blueprint
+
+
+def dispatch(uid: str | None = None) -> Response:
+    """Answer a request on the collection, or on an upload."""
+    speaker = _speaker()
+    method = request.method
+    if speaker is tus and method == "POST":
+        # For clients behind proxies that let nothing else through.
+        method = request.headers.get("X-HTTP-Method-Override", method).upper()
+    if method == "OPTIONS":
+        return _options(uid)
+    answer: Response = speaker.handle(method, uid)
+    return answer
+
+
+def answer_error(error: Error) -> Response:
+    """Answer with the error's status, and its code, text and remedy as JSON or msgpack; for views of the host."""
+    if error.status >= 500:
+        # The client is told to ask the operator, who learns the rest here.
+        log.error("%s: %s", error.code, error, exc_info=error)
+    drain(request, error)
+    answer = respond(request, error.as_json(), error.status)
+    if error.retry_after is not None:
+        answer.headers["Retry-After"] = str(error.retry_after)
+    return answer
+
+
+def _answer_own_error(error: Error) -> Response:
+    answer = answer_error(error)
+    if isinstance(error, MethodNotAllowedError):
+        uid = (request.view_args or {}).get("uid")
+        answer.headers["Allow"] = ", ".join(chunks.ON_UPLOAD if uid else chunks.ON_COLLECTION)
+    return _spoken(error, answer)
+
+
+def _answer_http_error(error: HTTPException) -> Response:
+    """Give an error of the framework, or one that the host aborted with, the shape of ours."""
+    drain(request, error)
+    answer = respond(
+        request,
+        {"error": error.description or error.name, "code": error.name.lower().replace(" ", "_"), "remedy": ""},
+        error.code or InvalidRequestError.status,
+    )
+    for name, value in error.get_headers(request.environ):
+        if name.lower() not in ("content-type", "content-length"):
+            answer.headers[name] = value
+    return _spoken(error, answer)
+
+
+def _guard() -> Response | None:
+    config = current_state().config
+    preflight = cors.preflight(request, config)
+    if preflight is not None:
+        # It carries no cookies, so nobody can be asked for; what it announces will be.
+        return preflight
+    current_state().require_authorize()
+    if request.method in _CHANGING:
+        check_same_site(request, config)
+    return None
+
+
+def _speaker() -> ModuleType:
+    """Return the module of the protocol that the request speaks."""
+    speaker: ModuleType | None = g.get("_upload_helper_speaker")
+    if speaker is None:
+        uid = (request.view_args or {}).get("uid")
+        form = uid is None and request.method in ("POST", "PUT") and request.mimetype in _FORMS
+        speaker = next((p for p in _PROTOCOLS if p.speaks(request, uid)), dialects if form else chunks)
+        g._upload_helper_speaker = speaker
+    return speaker
+
+
+def _spoken(error: Exception, answer: Response) -> Response:
+    """Return an error as the client's protocol words it."""
+    amend = getattr(_speaker(), "amend_error", None)
+    return answer if amend is None else amend(error, answer)
+
+
+def _amend(answer: Response) -> Response:
+    amend = getattr(_speaker(), "amend", None)
+    if amend is not None:
+        answer = amend(answer)
+    return cors.add_headers(request, answer, current_state().config)
+
+
+def _options(uid: str | None) -> Response:
+    """Say what is spoken here, and its limits; nobody can tell yet which protocol the client has in mind."""
+    answer = Response(status=204)
+    for protocol in (tus, rufh):
+        answer.headers.update(protocol.handle("OPTIONS", uid).headers)
+    answer.headers["Allow"] = ", ".join(chunks.ON_COLLECTION if uid is None else chunks.ON_UPLOAD)
+    return answer

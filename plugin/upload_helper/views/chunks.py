@@ -1,0 +1,51 @@
+"""The chunk protocol, and what is the same for all: listing, downloading, deleting."""
+
+from __future__ import annotations
+
+from flask import Response, request
+
+from ..downloads import send_upload
+from ..errors import MethodNotAllowedError
+from ..intake import read_chunk, respond
+from ..protocols.chunked import ChunkRequest, ChunkResponse
+from ..state import current_state
+from . import files, rufh
+
+ON_COLLECTION = ("GET", "HEAD", "POST", "OPTIONS")
+ON_UPLOAD = ("GET", "HEAD", "PATCH", "DELETE", "OPTIONS")
+
+
+def handle(method: str, uid: str | None) -> Response:
+    """Answer a request that speaks no other protocol."""
+    if uid is None and method == "POST":
+        return send_chunk()
+    if uid is None and method in ("GET", "HEAD"):
+        return files.list_uploads()
+    if uid is not None and method == "GET":
+        return files.download(uid)
+    if uid is not None and method == "HEAD":
+        return look(uid)
+    if uid is not None and method == "DELETE":
+        return files.delete(uid)
+    allowed = ON_COLLECTION if uid is None else ON_UPLOAD
+    raise MethodNotAllowedError(f"{method} is not among the methods that are taken here: {', '.join(allowed)}.")
+
+
+def send_chunk() -> Response:
+    """Take one chunk."""
+    state = current_state()
+    chunk = read_chunk(request, state.config, ChunkRequest)
+    upload = state.service.receive(chunk, state.owner(), state.allow)
+    return respond(request, ChunkResponse(upload.uploadUid))
+
+
+def look(uid: str) -> Response:
+    """Say what the file is, or how far it is: HEAD on the upload."""
+    state = current_state()
+    owner = state.owner()
+    upload = state.service.peek(uid, owner)
+    state.allow("status", upload)
+    position = state.service.position(uid, owner)
+    answer = send_upload(position.upload, request.environ) if position.complete else Response(status=204)
+    answer.headers.update(rufh.position_headers(position))
+    return answer

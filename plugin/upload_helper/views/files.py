@@ -1,0 +1,71 @@
+"""What is there: the list of uploads, the status of one, the finished file, and deleting."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from flask import Response, request
+
+from ..downloads import send_upload
+from ..errors import Error, ForbiddenError
+from ..intake import query, respond
+from ..protocols import structs
+from ..protocols.chunked import StatusRequest
+from ..state import current_state
+
+
+def list_uploads() -> Response:
+    """List the owner's uploads, or find one by the identifier that the client gave it: GET on the collection."""
+    state = current_state()
+    if "identifier" in request.args:
+        return _status(structs.load(StatusRequest, structs.from_text(StatusRequest, query(request))))
+    state.allow("list")
+    owner = state.owner()
+    if owner == "":
+        # Strangers to each other share this owner; each knows the uids of their own uploads, and no others.
+        raise ForbiddenError(
+            "Uploads are listed only for somebody in particular.",
+            remedy="Developer: pass UploadHelper(app, identify=f), where f() returns who the current user is.",
+        )
+    statuses = []
+    for upload in state.service.uploads(owner):
+        # One that is deleted or broken meanwhile does not keep the others from being listed.
+        with suppress(Error):
+            statuses.append(state.service.status(StatusRequest(upload.uploadUid), owner, roughly=True))
+    return _fresh({"uploads": statuses})
+
+
+def status(uid: str) -> Response:
+    """Say how far an upload is: GET on its status."""
+    return _status(StatusRequest(uid))
+
+
+def download(uid: str) -> Response:
+    """Send the finished file: GET on the upload."""
+    state = current_state()
+    owner = state.owner()
+    state.allow("read", state.service.peek(uid, owner))
+    return send_upload(state.service.get_upload(uid, owner), request.environ)
+
+
+def delete(uid: str) -> Response:
+    """Cancel or delete an upload: DELETE on it."""
+    state = current_state()
+    owner = state.owner()
+    state.allow("delete", state.service.peek(uid, owner))
+    state.service.delete(uid, owner)
+    return Response(status=204)
+
+
+def _status(wanted: StatusRequest) -> Response:
+    state = current_state()
+    owner = state.owner()
+    upload = state.service.find(wanted, owner)
+    state.allow("status", upload)
+    return _fresh(state.service.status(StatusRequest(upload.uploadUid), owner))
+
+
+def _fresh(value: object) -> Response:
+    answer = respond(request, value)
+    answer.headers["Cache-Control"] = "no-store"
+    return answer
