@@ -31,7 +31,7 @@ lint: $(VENV)/.test
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) build dist plugin/*.egg-info tests/node/node_modules
+	rm -rf $(VENV) build dist plugin/*.egg-info tests/node/node_modules tests/bench/node/node_modules
 
 $(VENV)/.demo: setup.cfg pyproject.toml
 	sh tests/setup-system python-venv

@@ -57,12 +57,14 @@ def direct_reader(environ: WSGIEnvironment, stream: Any, length: int, block: int
     `length` is the Content-Length: where less of it is left, the host has read the rest.
     """
     connection = environ.get("gunicorn.socket")
+    # A wrapper of the host may pass everything on but what is read.
+    theirs = type(stream).__module__ == "gunicorn.http.body"
     left = getattr(stream, "reader", None)
     unreader = getattr(left, "unreader", None)
     # The exact type: on a TLS socket, or one that is not gunicorn's own, the bytes are not the body's.
     plain = type(connection) is socket.socket and getattr(unreader, "sock", None) is connection
     known = hasattr(unreader, "take_buffered") and hasattr(unreader, "unread") and hasattr(stream, "failed")
     unread = hasattr(stream, "buf") and stream.buf.tell() == 0
-    if plain and known and unread and getattr(left, "length", None) == length and connection is not None:
+    if theirs and plain and known and unread and getattr(left, "length", None) == length and connection is not None:
         return DirectReader(stream, connection, block)
     return None
