@@ -26,7 +26,7 @@ from flask import Flask
 from host import app as plain_app
 from upload_helper import upload_finished
 from upload_helper.config import Config, Durability
-from upload_helper.stores import local, table
+from upload_helper.stores import room, table
 from upload_helper.upload import Record, new_uid
 
 # Every call by which the store, pathlib, shutil and filelock change a folder. `os.open` counts only when it creates.
@@ -179,7 +179,7 @@ class Disk:
     def watched(self) -> Iterator[Disk]:
         """Within the block every changing call is followed, and noted in ``calls`` with the name of its file."""
         real = {name: getattr(os, name) for name in CHANGING}
-        reserve = local.reserve
+        reserve = room.reserve
         self._real_open = real["open"]
 
         def follow(name: str) -> Callable[..., Any]:
@@ -205,13 +205,13 @@ class Disk:
 
         for name in CHANGING:
             setattr(os, name, follow(name))
-        local.reserve = reserve_and_note
+        room.reserve = reserve_and_note
         try:
             yield self
         finally:
             for name, call in real.items():
                 setattr(os, name, call)
-            local.reserve = reserve
+            room.reserve = reserve
             for descriptor in self._files.values():
                 os.close(descriptor)
 
@@ -312,7 +312,7 @@ class FeignedDisk(SmallDisk):
     def ready(self) -> Iterator[SmallDisk]:
         self.path.mkdir()
         real = {name: getattr(os, name) for name in ("pwrite", "write", "copy_file_range")}
-        reserve = local.reserve
+        reserve = room.reserve
 
         def copy(source: int, target: int, count: int, source_at: int, target_at: int) -> int:
             self._grow(target, target_at + count)
@@ -321,11 +321,11 @@ class FeignedDisk(SmallDisk):
         os.copy_file_range = copy
         os.pwrite = lambda file, data, at: self._grow(file, at + len(data)) or real["pwrite"](file, data, at)
         os.write = lambda file, data: self._grow(file, len(data)) or real["write"](file, data)
-        local.reserve = lambda file, size: self._grow(file, size) or reserve(file, size)
+        room.reserve = lambda file, size: self._grow(file, size) or reserve(file, size)
         try:
             yield self
         finally:
-            os.pwrite, os.write, local.reserve = real["pwrite"], real["write"], reserve
+            os.pwrite, os.write, room.reserve = real["pwrite"], real["write"], reserve
             os.copy_file_range = real["copy_file_range"]
 
     def room(self) -> int:

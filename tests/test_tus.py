@@ -8,7 +8,9 @@ import io
 import random
 import time
 from collections.abc import Callable
+from contextlib import closing
 from email.utils import parsedate_to_datetime
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -532,6 +534,13 @@ def test_empty_file_is_finished_at_once(client, kind):
     assert told(client.head(url, headers=TUS)).items() >= {"Upload-Offset": "0", "Upload-Length": "0"}.items()
 
 
+def test_empty_body_without_a_length_may_be_of_any_type(client):
+    answer = client.post(
+        "/uploads", headers={**TUS, "Upload-Length": "5"}, content_type="text/plain", **without_length(b"")
+    )
+    assert answer.status_code == 201
+
+
 # -- creation with upload
 
 
@@ -790,6 +799,10 @@ def test_final_of_what_is_no_part_makes_nothing(client, folder, text):
     assert tree(folder) is None
 
 
+def test_url_that_is_not_of_an_upload_is_named(client):
+    assert "'/maps/7'" in refusal(create(client, Upload_Concat="final;/maps/7"), 400)["error"]
+
+
 def test_final_of_unfit_uploads_makes_nothing(client, folder):
     fit = part(client, b"ab", X_User="ann")
     unfit = {
@@ -840,6 +853,40 @@ def test_parts_are_not_reported(host, client):
     assert names == ["whole"]
     with client.get(url) as answer:
         refusal(answer, 409, "incomplete")
+
+
+# -- over the wire
+
+
+def test_headers_that_are_there_twice_are_refused(gunicorn, folder):
+    server = gunicorn(workers=1)
+
+    def ask(method: str, path: str, *headers: tuple[str, str]) -> tuple[int, str | None]:
+        connection = HTTPConnection("127.0.0.1", server.port, timeout=20)
+        connection.putrequest(method, path)
+        for name, value in headers:
+            connection.putheader(name, value)
+        connection.endheaders()
+        with closing(connection), connection.getresponse() as answer:
+            assert answer.headers.get_all("Tus-Resumable") == ["1.0.0"]
+            return answer.status, answer.headers["Location"]
+
+    version, length, offset = (("Tus-Resumable", "1.0.0"), ("Upload-Length", "5"), ("Upload-Offset", "0"))
+    kind, empty = ("Content-Type", OFFSET_TYPE), ("Content-Length", "0")
+    assert ask("POST", "/uploads", version, length, length, empty)[0] == 400
+    assert ask("POST", "/uploads", version, version, length, empty)[0] == 412
+    deferred, concat = ("Upload-Defer-Length", "1"), ("Upload-Concat", "partial")
+    assert ask("POST", "/uploads", version, deferred, deferred, empty)[0] == 400
+    assert ask("POST", "/uploads", version, length, concat, concat, empty)[0] == 400
+    metadata = [("Upload-Metadata", "filename YQ=="), ("Upload-Metadata", "filename Yg==")]
+    assert ask("POST", "/uploads", version, length, *metadata, empty)[0] == 400
+    assert tree(folder) is None
+    status, url = ask("POST", "/uploads", version, length, empty)
+    assert (status, url is not None) == (201, True)
+    assert ask("PATCH", url, version, kind, offset, offset, empty)[0] == 400
+    checksum = ("Upload-Checksum", SHA1_OF_HELLO)
+    assert ask("PATCH", url, version, kind, offset, checksum, checksum, empty)[0] == 400
+    assert ask("PATCH", url, version, kind, offset, empty)[0] == 204
 
 
 # -- anything

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
 
 import pytest
 from hypothesis import example, given
@@ -228,6 +229,16 @@ def test_values_of_metadata_are_texts():
     assert read_texts("a w6k=,b /w==,c") == {"a": "é", "b": "\ufffd", "c": ""}
 
 
+@pytest.fixture
+def in_tokyo(monkeypatch):
+    """Let the machine be where it is not the time of Greenwich."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        yield
+    time.tzset()
+
+
 @pytest.mark.parametrize(
     ("headers", "message"),
     [
@@ -235,15 +246,29 @@ def test_values_of_metadata_are_texts():
         ({"Upload-Offset": "3", "Upload-Defer-Length": "1"}, Standing(3)),
         ({"Upload-Offset": "3"}, Standing(3)),
         ({"Upload-Offset": "3", "Upload-Expires": "Wed, 25 Jun 2014 16:00:00 GMT"}, Standing(3, expires=1403712000)),
-        ({"Upload-Offset": "3", "Upload-Expires": "Wed, 25 Jun 2014 16:00:00 -0000"}, Standing(3, expires=1403712000)),
+        (
+            {"Upload-Offset": "3", "Upload-Expires": "Wednesday, 25-Jun-14 16:00:00 GMT"},
+            Standing(3, expires=1403712000),
+        ),
+        ({"Upload-Offset": "3", "Upload-Expires": "Wed Jun 25 16:00:00 2014"}, Standing(3, expires=1403712000)),
     ],
 )
-def test_standing_is_read(headers, message):
+def test_standing_is_read(headers, message, in_tokyo):
     assert Standing.parse({**TUS, **headers}) == message
 
 
 @pytest.mark.parametrize(
-    "text", ["", "tomorrow", "0", "-1", "Wed, 21 Oct 99999 07:28:00 GMT", "Wed, 31 Jun 2014 16:00:00 GMT", "١"]
+    "text",
+    [
+        "",
+        "tomorrow",
+        "0",
+        "-1",
+        "Wed, 21 Oct 99999 07:28:00 GMT",
+        "Wed, 31 Jun 2014 16:00:00 GMT",
+        "١",
+        "Wed, 25 Jun 2014 16:00:00 +" + "9" * 20,
+    ],
 )
 def test_date_is_refused(text):
     with pytest.raises(InvalidRequestError, match="Upload-Expires"):

@@ -13,16 +13,24 @@ _BLOCK = 1 << 14
 class Wire:
     """Passes connections on to a server on this machine, until clients have sent `after` bytes in all.
 
-    Then the connection that sent the last of them breaks, once: `then` is called, nothing of what the client still
-    sends gets through, and as soon as one end is closed the other one is. Without `then` both are closed at once. With
-    `hold` the server does not learn that the client is gone: its end stays open until the wire is closed. Connections
-    that are made later are passed on whole.
+    Then the connection that sent the last of them breaks, once: `then` is called, and both ends are closed. With `stay`
+    the client's end stays open until the client closes it, but nothing gets through any more; with `hold` the server's
+    does until the wire is closed. Connections that are made later are passed on whole.
     """
 
-    def __init__(self, port: int, after: int, then: Callable[[], object] | None = None, *, hold: bool = False):
+    def __init__(
+        self,
+        port: int,
+        after: int,
+        then: Callable[[], object] = lambda: None,
+        *,
+        stay: bool = False,
+        hold: bool = False,
+    ):
         self.then = then
         self._target = port
         self._left = after
+        self._stay = stay
         self._hold = hold
         self._lock = threading.Lock()
         self._ends: list[socket.socket] = []
@@ -72,6 +80,7 @@ class Wire:
                 if breaks:
                     held = self._hold
                     self._break(client)
+                    break
         if not held:
             _shut(server)
 
@@ -85,14 +94,12 @@ class Wire:
             return passed, not self._left
 
     def _break(self, client: socket.socket) -> None:
-        if self.then is None:
-            _shut(client)
-        else:
-            self.then()
+        self.then()
         self.broken.set()
         with suppress(OSError):
-            while client.recv(_BLOCK):
+            while self._stay and client.recv(_BLOCK):
                 pass
+        _shut(client)
 
     def _down(self, server: socket.socket, client: socket.socket) -> None:
         with suppress(OSError):

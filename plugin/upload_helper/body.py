@@ -148,6 +148,11 @@ class Form:
         self._next: File | None = None
         self._events = self._read_events()
 
+    @property
+    def size(self) -> int:
+        """Bytes of the whole form, or 0 where only its end will tell."""
+        return self._body.length or 0
+
     def next_file(self) -> FilePart | None:
         """Return the next file, after what is left of the one before was passed over; None at the form's end.
 
@@ -183,8 +188,8 @@ class Form:
     def restrict(self, limit: int) -> None:
         """Take no more than `limit` bytes in all; raises TooLargeError if more are announced."""
         self._body.limit = limit
-        if (self._body.length or 0) > limit:
-            raise TooLargeError(f"The form has {self._body.length} bytes; {limit} are allowed.")
+        if self.size > limit:
+            raise TooLargeError(f"The form has {self.size} bytes; {limit} are allowed.")
 
     def close(self) -> None:
         """Remove what was put on the disk."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import string
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -17,7 +16,7 @@ from werkzeug.exceptions import HTTPException, PreconditionFailed, RequestedRang
 from werkzeug.http import dump_options_header, http_date, parse_date
 from werkzeug.wsgi import wrap_file
 
-from .errors import NotFoundError
+from .errors import NotFoundError, StorageError
 from .service import Upload
 from .state import current_state
 
@@ -32,8 +31,6 @@ _RANGE = re.compile(
     r"bytes=[ \t,]*(?:(?P<first>[0-9]{1,99})-(?P<last>[0-9]{0,99})|-(?P<suffix>[0-9]{1,99}))[ \t,]*", re.IGNORECASE
 )
 _TAG = re.compile(r'(W/)?"([^"]*)"')
-# What may stand in X-Sendfile as it is; servers that know the header take escapes out of it.
-_PATH = string.punctuation.replace("%", "") + " "
 # What may stand in a filename that every browser reads alike, RFC 6266, appendix D.
 _NOT_PLAIN = re.compile(r"[^ !#-$&-\[\]-~]")
 
@@ -44,8 +41,8 @@ def send_upload(upload: Upload, environ: WSGIEnvironment) -> Response:
     A stranger's bytes must not act as a page of this site, so the type is the neutral one, the browser is told to
     save and not to guess, and what it shows all the same is sandboxed.
 
-    Raises HTTPException where a condition does not hold (412) or the file ends before the range (416), and
-    NotFoundError if the file was moved away in this moment.
+    Raises HTTPException where a condition does not hold (412) or the file ends before the range (416);
+    NotFoundError if the file was moved away in this moment, StorageError if it can't be read.
     """
     answer = Response(mimetype="application/octet-stream")
     answer.headers["Content-Disposition"] = _attachment(upload.fileName)
@@ -56,6 +53,8 @@ def send_upload(upload: Upload, environ: WSGIEnvironment) -> Response:
         return _fill(answer, upload, Request(environ))
     except FileNotFoundError:
         raise NotFoundError from None
+    except OSError as error:
+        raise StorageError(f"The file of upload {upload.uploadUid} can't be read: {error.strerror}.") from None
 
 
 def _fill(answer: Response, upload: Upload, request: Request) -> Response:
@@ -73,7 +72,8 @@ def _fill(answer: Response, upload: Upload, request: Request) -> Response:
         # Ranges are for GET alone (RFC 9110, section 14.2).
         answer.headers.update({"Accept-Ranges": "bytes", "Content-Length": str(upload.totalSize)})
     elif current_app.config["USE_X_SENDFILE"]:
-        answer.headers["X-Sendfile"] = quote(os.fsencode(upload.path), safe=_PATH)
+        # Bytes as they are: lighttpd would take escapes out of it, Apache would not.
+        answer.headers["X-Sendfile"] = os.fsencode(upload.path).decode("latin-1")
     else:
         part = _part(request, upload.totalSize) if version.may_be_continued(request) else None
         _attach(answer, upload, part, request.environ)

@@ -209,6 +209,8 @@ def chunk_in(cls: type[C], fields: Mapping[str, str], form: AnyForm, part: FileP
 class ParsedForm:
     """A form that the host has parsed before us, for a CSRF check say, and whose files are on the disk."""
 
+    size = 0
+
     def __init__(self, request: Request) -> None:
         self.fields = {name: request.form[name] for name in request.form} | known_fields(request.form)
         self._files = iter(request.files.items(multi=True))

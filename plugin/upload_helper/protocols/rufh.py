@@ -62,6 +62,13 @@ class Creation:
     """The client's interop version; None where it sends none."""
 
     @property
+    def whole(self) -> bool:
+        """Whether nothing more will come."""
+        # tus-js-client, which speaks the old versions, takes an empty file for uploaded when it is begun.
+        empty = self.length == 0 and self.version is not None and self.version <= _WITHOUT_COMPLETE
+        return self.complete or empty
+
+    @property
     def name(self) -> str:
         """The file's name, wherever the client has put it."""
         return self.file_name or metadata.file_name(self.metadata)

@@ -354,7 +354,7 @@ def _expires(headers: Headers) -> int | None:
     try:
         moment = parsedate_to_datetime(text)
         return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
-    except (ValueError, TypeError, IndexError, OverflowError):
+    except (ValueError, OverflowError):
         raise InvalidRequestError(f"Upload-Expires {shown(text)} is no date.") from None
 
 

@@ -135,7 +135,7 @@ class AppendUploads(Uploads):
         if record.state is State.FINISHED:
             return self._append_to_finished(record, piece)
         if declared is not record:
-            declared = self._store.declare(declared, piece.offset)
+            declared = self._store.declare(declared, piece.offset, complete=piece.complete)
         try:
             progress = self._write_piece(declared, piece)
         except FinishedError:
@@ -260,13 +260,16 @@ class AppendUploads(Uploads):
 
     def _position(self, record: Record, progress: Progress) -> Position:
         expiry = self.config.expiry.total_seconds()
+        # What asks for the position of a finished upload writes nothing to it.
+        finished = record.state is State.FINISHED
+        written = self._store.last_write(record.uid) if expiry and finished else time.time()
         return Position(
             upload=self._upload(record),
             offset=progress.received_bytes,
-            complete=record.state is State.FINISHED,
+            complete=finished,
             metadata=record.metadata,
             concat=record.concat,
-            expires=time.time() + expiry if expiry else None,
+            expires=written + expiry if expiry else None,
             pieces=progress.pieces,
         )
 
@@ -279,6 +282,7 @@ class AppendUploads(Uploads):
             raise InvalidRequestError(f"Upload {uid} was not begun as a part of a file.")
         if record.state is not State.FINISHED:
             raise InvalidRequestError(f"The part {uid} is not finished.")
+        self._store.check(record)
         return record
 
     def _copy(self, part: Record, appender: Appender) -> None:

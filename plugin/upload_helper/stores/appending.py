@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Self
 
 from ..config import Durability
-from ..errors import FinishedError, LengthMismatchError, OffsetMismatchError, SupersededError, TooLargeError
+from ..errors import Error, FinishedError, LengthMismatchError, OffsetMismatchError, SupersededError, TooLargeError
 from ..upload import DATA, UNKNOWN_SIZE, Record, State
 from .base import Progress
 from .files import UploadFolder, copy_some, start_writeback, storage_errors, write_at
@@ -53,6 +54,7 @@ class AppendWriter:
         self._attempt = 0
         self._file = -1
         self._written_back = offset
+        self._unsafe = False
 
     def __enter__(self) -> Self:
         try:
@@ -60,12 +62,19 @@ class AppendWriter:
                 self._file = self._folder.open(DATA, os.O_RDWR)
                 with self._table.fenced() as header:
                     self._claim(header)
+                    # The caller may have read it before another request declared the size.
+                    self._record = self._folder.read_record()
+                    self._reserved = self._record.quota_size
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        if self._unsafe:
+            # The connection was cut. Of a folder that several machines share, another one counts only what is safe.
+            with suppress(Error), storage_errors():
+                make_durable(self._folder, self._table)
         if self._file >= 0:
             os.close(self._file)
         self._table.close()
@@ -110,6 +119,7 @@ class AppendWriter:
                 self._table.write_header(header)
             if self._durability is Durability.CHUNK:
                 make_durable(self._folder, self._table)
+            self._unsafe = False
         return standing(header)
 
     def _claim(self, header: Header) -> None:
@@ -126,6 +136,8 @@ class AppendWriter:
     def _make_room(self, count: int) -> int:
         end = self._offset + count
         if end > self._reserved and self._record.total_size == UNKNOWN_SIZE:
+            with storage_errors(), self._table.fenced() as header:
+                self._check(header)
             # Outside of the fence, for others of this owner may hold it up.
             self._reserved = self._extend(end)
         if end > self._reserved:
@@ -138,6 +150,7 @@ class AppendWriter:
         self._offset = end
         if self._hold:
             return
+        self._unsafe = self._durability is Durability.CHUNK
         header.received_bytes = end
         if self._ends(end):
             # In the same step: a client that learns of this offset takes the upload for finished.
@@ -149,7 +162,7 @@ class AppendWriter:
 
     def _keep_safe(self, header: Header) -> None:
         """Begin to write to the disk, and note from time to time what is there, so that a power cut costs little."""
-        if self._durability is not Durability.FINISH:
+        if self._durability is Durability.NONE:
             return
         if self._offset - self._written_back >= _WRITEBACK_STEP:
             start_writeback(self._file, self._written_back, self._offset - self._written_back)

@@ -115,10 +115,11 @@ class Store(Protocol):
         """Return where an upload that is appended to stands, and let no older request change that any more."""
         ...
 
-    def declare(self, record: Record, offset: int) -> Record:
+    def declare(self, record: Record, offset: int, *, complete: bool | None = False) -> Record:
         """Fix the size and the name, as in `record`, of an upload that began without; return its record.
 
-        `offset` is where the client believes that it stands. No older request can append any more.
+        `offset` is where the client believes that it stands. No older request can append any more. With `complete`
+        None the file is complete if it has that size already.
 
         Raises OffsetMismatchError, LengthMismatchError if it has another size or more bytes already, and what
         ``create`` raises about quota and room.

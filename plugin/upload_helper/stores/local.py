@@ -29,16 +29,16 @@ from ..errors import (
     OffsetMismatchError,
     StorageFullError,
     TooLargeError,
-    TooManyUploadsError,
 )
 from ..locks import LockFolder
 from ..moving import sync_directory
-from ..upload import DATA, UNKNOWN_SIZE, Record, State, check_size, is_uid
+from ..upload import FALLBACK_NAME, UNKNOWN_SIZE, Record, State, check_size, is_uid
 from .appending import AppendWriter, make_durable, standing, take_over
 from .base import Progress
-from .files import RECORD, TABLE, UploadFolder, refuse_links, reserve, storage_errors
+from .files import RECORD, TABLE, UploadFolder, refuse_links, storage_errors
 from .finishing import check_file, make_whole
 from .owners import OwnerIndex
+from .room import Room
 from .table import Chunk, ChunkTable, Header
 from .writer import ChunkWriter
 
@@ -57,6 +57,7 @@ class LocalStore:
         self._owners = OwnerIndex(self._root / ".owners")
         self._locks = LockFolder(self._root / ".locks" / "uploads")
         self._owner_locks = LockFolder(self._root / ".locks" / "owners")
+        self._room = Room(config, self._owners, self._owner_locks)
         self._durable = config.durability is not Durability.NONE
 
     def create(self, record: Record, *, anew: bool = False) -> tuple[Record, bool]:
@@ -67,8 +68,7 @@ class LocalStore:
                 existing = None if anew else self.find(record)
                 if existing is not None:
                     return existing, False
-                self._check_quota(record)
-                self._check_space(record.quota_size)
+                self._room.check(record, record.quota_size)
                 try:
                     self._owners.add(record, sync=self._config.durability is Durability.CHUNK)
                     self._build(record)
@@ -128,22 +128,25 @@ class LocalStore:
                     make_durable(folder, table)
         return standing(header)
 
-    def declare(self, record: Record, offset: int) -> Record:
+    def declare(self, record: Record, offset: int, *, complete: bool | None = False) -> Record:
         """Fix the size and the name of an upload that began without."""
         size = record.total_size
         with self._folder(record.uid) as folder, self._locks.hold(record.uid):
             before = folder.read_record()
-            if before.total_size not in (UNKNOWN_SIZE, size):
+            if UNKNOWN_SIZE not in (size, before.total_size) and size != before.total_size:
                 raise LengthMismatchError(f"The file has {before.total_size} bytes, not {size}.")
+            declared = _merged(before, record)
             with ChunkTable(folder, 0) as table, table.fenced() as header:
                 if header.received_bytes != offset:
                     raise OffsetMismatchError(header.received_bytes, offset)
-                if offset > size != UNKNOWN_SIZE:
-                    raise LengthMismatchError(f"{offset} bytes are there already, more than {size}.")
-                # Who appends without knowing the size could go beyond it.
+                if offset > size != UNKNOWN_SIZE or (header.complete and size not in (UNKNOWN_SIZE, offset)):
+                    raise LengthMismatchError(f"The file has {offset} bytes already, so its length is not {size}.")
+                if complete is None and offset == size:
+                    # In the same step: a client that learns of this length takes the upload for finished.
+                    header.mark_complete()
+                # Who appends without knowing the size could go beyond it. Whoever comes next finds it in the record.
                 take_over(table, header)
-            declared = replace(before, total_size=size, file_name=record.file_name)
-            self._resize(folder, before, declared)
+                self._room.change(folder, before, declared)
         return declared
 
     def has_chunk(self, record: Record, number: int) -> bool:
@@ -294,28 +297,20 @@ class LocalStore:
     def _extend(self, uid: str, needed: int) -> int:
         """Reserve room for an upload of unknown size up to the offset `needed` at least; return up to where it goes."""
         with self._folder(uid) as folder, self._locks.hold(uid):
-            record = folder.read_record()
+            with ChunkTable(folder, 0) as table, table.fenced():
+                # One that was deleted while we waited for the lock must not be entered in the index again.
+                record = folder.read_record()
             if record.total_size == UNKNOWN_SIZE and record.reserved < needed:
                 check_size(self._config, needed)
                 ahead = min(-(-needed // _RESERVE_STEP) * _RESERVE_STEP, self._config.max_file_size)
                 before, record = record, replace(record, reserved=ahead)
                 try:
-                    self._resize(folder, before, record)
+                    self._room.change(folder, before, record)
                 except (TooLargeError, StorageFullError):
                     # Not for a round number's sake.
                     record = replace(before, reserved=needed)
-                    self._resize(folder, before, record)
+                    self._room.change(folder, before, record)
             return record.quota_size
-
-    def _resize(self, folder: UploadFolder, before: Record, after: Record) -> None:
-        """Reserve room for another size. Called with the upload's lock held."""
-        with self._owner_locks.hold(self._owners.lock_name(before.owner)):
-            self._check_quota(after)
-            self._check_space(after.quota_size - before.quota_size)
-            with folder.opened(DATA, os.O_RDWR) as data:
-                reserve(data, after.quota_size)
-            self._owners.change(before, after)
-            folder.write_record(after, sync=self._config.durability is Durability.CHUNK)
 
     def _exists(self, uid: str) -> bool:
         return is_uid(uid) and (self._root / uid).is_dir()
@@ -328,48 +323,16 @@ class LocalStore:
             refuse_links(folder)
             folder.mkdir(mode=0o700, exist_ok=True)
 
-    def _check_quota(self, record: Record) -> None:
-        """Raise if the owner has too much already; what a killed process entered and never made is not counted."""
-        entries = [entry for entry in self._owners.entries(record.owner) if entry[0] != record.uid]
-        if self._over_quota(record, entries):
-            entries = [entry for entry in entries if self._exists(entry[0])]
-        unfinished, used = _usage(entries)
-        if unfinished >= self._config.max_open_uploads:
-            raise TooManyUploadsError(
-                f"You have {unfinished} unfinished uploads; {self._config.max_open_uploads} are allowed at once"
-                " (UPLOAD_HELPER_MAX_OPEN_UPLOADS)."
-            )
-        if used + record.quota_size > self._config.max_owner_bytes:
-            raise TooLargeError(
-                f"Your uploads reserve {used} bytes; {record.quota_size} more would be over the limit"
-                f" of {self._config.max_owner_bytes} bytes for one owner (UPLOAD_HELPER_MAX_OWNER_BYTES).",
-                remedy="Delete an upload, or ask the operator to raise the limit.",
-            )
-
-    def _over_quota(self, record: Record, entries: list[tuple[str, int, State]]) -> bool:
-        unfinished, used = _usage(entries)
-        too_much = used + record.quota_size > self._config.max_owner_bytes
-        return too_much or unfinished >= self._config.max_open_uploads
-
-    def _check_space(self, size: int) -> None:
-        disk = os.statvfs(self._root)
-        free = disk.f_bavail * disk.f_frsize
-        if free - size < self._config.min_free_space:
-            raise StorageFullError(
-                f"The disk has {free} bytes free; a file of {size} bytes would leave less than"
-                f" the {self._config.min_free_space} that are kept free (UPLOAD_HELPER_MIN_FREE_SPACE)."
-            )
-
     def _build(self, record: Record) -> None:
         """Make the upload's directory aside and move it in place, so that nobody sees half of it."""
         scratch = self._scratch / record.uid
         scratch.mkdir(mode=0o700)
         every_chunk = self._config.durability is Durability.CHUNK
         with UploadFolder(scratch) as folder:
-            with folder.opened(DATA, os.O_RDWR | os.O_CREAT | os.O_EXCL) as data:
-                reserve(data, record.quota_size)
+            self._room.make(folder, record.quota_size)
             with ChunkTable(folder, record.chunk_count, create=True) as table:
-                table.write_header(Header.new(every_chunk=every_chunk))
+                # One that is appended to keeps also what was never acknowledged.
+                table.write_header(Header.new(every_chunk=every_chunk and not record.appended))
             folder.write_record(record, sync=every_chunk)
             if every_chunk:
                 folder.sync()
@@ -422,7 +385,8 @@ class LocalStore:
         shutil.rmtree(self._scratch / uid, ignore_errors=True)
 
 
-def _usage(entries: list[tuple[str, int, State]]) -> tuple[int, int]:
-    """Return how many of an owner's uploads are unfinished, and the bytes of all of them."""
-    unfinished = sum(state is State.OPEN for _, _, state in entries)
-    return unfinished, sum(size for _, size, _ in entries)
+def _merged(before: Record, after: Record) -> Record:
+    """Return the record with what it lacked; of two who declare at once each may know another member."""
+    size = after.total_size if before.total_size == UNKNOWN_SIZE else before.total_size
+    name = after.file_name if before.file_name == FALLBACK_NAME else before.file_name
+    return replace(before, total_size=size, file_name=name)

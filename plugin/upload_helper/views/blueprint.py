@@ -58,6 +58,7 @@ def answer_error(error: Error) -> Response:
         log.error("%s: %s", error.code, error, exc_info=error)
     drain(request, error)
     answer = respond(request, error.as_json(), error.status)
+    answer.headers["Cache-Control"] = "no-store"
     if error.retry_after is not None:
         answer.headers["Retry-After"] = str(error.retry_after)
     return answer
@@ -82,6 +83,8 @@ def _answer_http_error(error: HTTPException) -> Response:
     for name, value in error.get_headers(request.environ):
         if name.lower() not in ("content-type", "content-length"):
             answer.headers[name] = value
+    # A 404 or 405 that does not say so may be kept (RFC 9110, section 15.1), and tomorrow it may not be one.
+    answer.headers.setdefault("Cache-Control", "no-store")
     return _spoken(error, answer)
 
 

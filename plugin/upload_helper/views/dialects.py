@@ -34,7 +34,7 @@ from ..intake import (
     respond,
 )
 from ..protocols import filepond, structs
-from ..protocols.chunked import MULTIPART, RAW, REQUIRED_FIELDS, ChunkRequest, ChunkResponse, StatusRequest
+from ..protocols.chunked import MULTIPART, REQUIRED_FIELDS, ChunkRequest, ChunkResponse, StatusRequest
 from ..protocols.dialects import (
     ASKING,
     FINE_UPLOADER,
@@ -73,8 +73,8 @@ def speaks(request: Request, uid: str | None) -> bool:
         return dialect_of(names) in ASKING
     if request.method not in ("POST", "PUT"):
         return False
-    named = request.mimetype == RAW and not names.isdisjoint(("name", FINE_UPLOADER.file_name))
-    return named or dialect_of(names) is not None
+    bare = request.mimetype not in (MULTIPART, _FORM, *structs.STRUCT_TYPES)
+    return dialect_of(names) is not None or (bare and not names.isdisjoint(("name", FINE_UPLOADER.file_name)))
 
 
 def handle(method: str, uid: str | None) -> Response:
@@ -137,7 +137,7 @@ def _take_form() -> Response:
     form = open_form(request, config, limit)
     part = first_file(form)
     fields = form_fields(request, form)
-    if part is not None and not _suffices(fields, part):
+    if part is not None and not _suffices(fields, part) and form.size <= largest_chunk_form(config):
         form.put_aside(part, config.max_chunk_size)
         fields = form_fields(request, form)
     if not is_chunk(fields):

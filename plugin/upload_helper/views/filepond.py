@@ -36,7 +36,7 @@ def speaks(request: Request, uid: str | None) -> bool:
 
 def handle(method: str, uid: str | None) -> Response:
     """Answer a request on the collection."""
-    if uid is None and method == "POST":
+    if uid is None and method == "POST" and "Upload-Length" in request.headers:
         return _create()
     if uid is None and method == "DELETE":
         return _revert()

@@ -132,8 +132,8 @@ def _create() -> Response:
     body = open_raw(request, state.config, state.config.max_file_size)
     new = NewUpload(message.name, message.total_size, metadata=message.metadata, checksum=message.file_checksum)
     position = state.service.begin(new, state.owner(), state.allow)
-    if message.complete or message.checksum or body.length != 0:
-        piece = Piece(0, body.blocks(), body.length, complete=message.complete, checksum=message.checksum)
+    if message.whole or message.checksum or body.length != 0:
+        piece = Piece(0, body.blocks(), body.length, complete=message.whole, checksum=message.checksum)
         try:
             position = state.service.append(position.upload.uploadUid, piece, None)
         except BaseException:
@@ -206,23 +206,29 @@ def _is_lost_answer(message: Append, body: Body, uid: str) -> bool:
 def _judged(error: Error, uid: str, message: Append, body: Body) -> Error:
     """Return the error to answer with, after an upload was given up that can't become what it was meant to be."""
     state = current_state()
+    upload = state.service.peek(uid, state.owner())
     there = state.service.status(StatusRequest(uid), state.owner(), roughly=True).offset
-    length = state.service.peek(uid, state.owner()).totalSize
-    end = message.offset + max(body.taken, body.length or 0)
-    # Nothing is taken before the offset was found to be right.
-    right_offset = body.taken > 0 or there == message.offset
-    if isinstance(error, TooLargeError) and right_offset and UNKNOWN_SIZE != length < end:
-        error = LengthMismatchError(
-            f"The content goes to {end}, beyond the {length} of the file; the upload was deleted."
-        )
+    gone = False
+    if upload.path:
+        # What is complete stays, whatever else may be wrong with the request.
+        error = FinishedError(f"The upload is complete with {upload.totalSize} bytes.")
+    elif isinstance(error, TooLargeError) and _is_overrun(upload.totalSize, there, message, body):
         gone = True
-    else:
-        # The digest of the whole file was wrong, and all of it is to be sent again; but no offset may decrease.
-        gone = isinstance(error, ChecksumMismatchError) and (not message.checksum or (there or 0) < message.offset)
+        error = LengthMismatchError(f"The content goes beyond the {upload.totalSize} of the file; it was given up.")
+    elif isinstance(error, ChecksumMismatchError):
+        # Where the digest of the file is wrong, all of it is missing again; but no offset may decrease (section 4.1.1).
+        gone = not message.checksum or (there or 0) < message.offset
     if gone:
         _discard(uid)
     setattr(g, _STANDING, Standing(None if gone else there, complete=gone))
     return error
+
+
+def _is_overrun(length: int, there: int | None, message: Append, body: Body) -> bool:
+    """Say whether the content, at the right offset, is more than the rest of the file (section 4.4.2)."""
+    # Nothing is taken before the offset was found to be right.
+    right = body.taken > 0 or there == message.offset
+    return right and UNKNOWN_SIZE != length < message.offset + max(body.taken, body.length or 0)
 
 
 def _discard(uid: str) -> None:

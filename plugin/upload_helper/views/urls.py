@@ -17,8 +17,9 @@ def upload_url(uid: str) -> str:
 def uid_of(url: str) -> str:
     """Return the uid in a URL that ``upload_url`` has made, absolute or relative; '' for any other."""
     try:
-        path = urlsplit(url.strip()).path
+        path = urlsplit(url.strip()).path.rstrip("/")
     except ValueError:
         return ""
-    uid = path.rstrip("/").rpartition("/")[2]
-    return uid if is_uid(uid) and path.rstrip("/") == upload_url(uid) else ""
+    uid = path.rpartition("/")[2]
+    # A proxy may have put something in front of the path without telling.
+    return uid if is_uid(uid) and path.endswith(upload_url(uid)) else ""
