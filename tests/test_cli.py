@@ -45,6 +45,21 @@ def test_list_of_nothing_is_empty(run, folder):
     assert not folder.exists()
 
 
+@pytest.mark.parametrize(
+    ("told", "listed", "shown"),
+    [
+        ({"Upload-Length": "3000"}, ["33", "%", "2.9", "KiB"], ("3000 bytes", "2000 bytes")),
+        ({"Upload-Defer-Length": "1"}, ["?", "%", "unknown"], ("unknown", "unknown")),
+    ],
+)
+def test_upload_that_is_appended_to(run, client, told, listed, shown):
+    tus = {"Tus-Resumable": "1.0.0", "Content-Type": "application/offset+octet-stream"}
+    uid = client.post("/uploads", headers={**tus, **told}, data=DATA[:1000]).headers["Location"].rpartition("/")[2]
+    assert run("list").output.split() == [uid, "open", *listed, "-", "unnamed"]
+    rows = dict(line.split(maxsplit=1) for line in run("show", uid).output.splitlines())
+    assert (rows["size"], rows["missing"], rows["received"]) == (*shown, "1000 bytes")
+
+
 def test_list_has_a_line_for_each_upload(run, client):
     half = send(client, DATA, 1500, 0, headers={"X-User": "ann"}, name="Straße.tif").json["uploadUid"]
     whole = upload(client, DATA, 1500, headers={"X-User": "bob"}, name="b.tif")

@@ -11,6 +11,7 @@ from .errors import Error, NotFoundError
 from .protocols.chunked import StatusRequest, StatusResponse
 from .service import UploadService
 from .state import current_state
+from .upload import UNKNOWN_SIZE
 from .version import __version__
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -30,9 +31,8 @@ def list_() -> None:
         except Error as error:
             click.echo(f"{upload.uploadUid}  Error: {error}", err=True)
             continue
-        share = 100 * status.receivedBytes // status.totalSize if status.totalSize else 100
         columns = (
-            f"{upload.uploadUid}  {status.state:8}  {share:3} %  {_size(status.totalSize):>10}",
+            f"{upload.uploadUid}  {status.state:8}  {_share(status):>3} %  {_size(status.totalSize):>10}",
             _printable(upload.owner) or "-",
             _printable(upload.fileName),
         )
@@ -110,20 +110,35 @@ def _printable(text: str) -> str:
 
 
 def _rows(status: StatusResponse) -> dict[str, object]:
-    missing = sum(last - first + 1 for first, last in status.missing or [])
     expires = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.expires)) if status.expires else "never"
     return {
         "uid": status.uploadUid,
         "name": _printable(status.fileName),
         "state": status.state,
-        "size": f"{status.totalSize} bytes",
+        "size": "unknown" if status.totalSize == UNKNOWN_SIZE else f"{status.totalSize} bytes",
         "received": f"{status.receivedBytes} bytes",
-        "missing": f"{missing} of {status.chunkCount} chunks",
+        "missing": _missing(status),
         "expires": expires,
     }
 
 
+def _missing(status: StatusResponse) -> str:
+    if status.missing is not None:
+        count = sum(last - first + 1 for first, last in status.missing)
+        return f"{count} of {status.chunkCount} chunks"
+    known = status.totalSize != UNKNOWN_SIZE
+    return f"{status.totalSize - status.receivedBytes} bytes" if known else "unknown"
+
+
+def _share(status: StatusResponse) -> str:
+    if status.totalSize == UNKNOWN_SIZE:
+        return "?"
+    return str(100 * status.receivedBytes // status.totalSize if status.totalSize else 100)
+
+
 def _size(count: float) -> str:
+    if count == UNKNOWN_SIZE:
+        return "unknown"
     unit = 0
     while count >= 1024 and unit < len(_UNITS) - 1:
         count /= 1024
