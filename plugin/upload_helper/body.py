@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
-from .direct import direct_reader
+from .direct import direct_reader, piecewise_reader
 from .errors import (
     BodyCutError,
     BodyStalledError,
@@ -93,7 +93,7 @@ class Body:
             raise BodyCutError(f"The body ended after {self.taken} of {self.length} bytes.")
 
 
-def open_body(environ: WSGIEnvironment, stream: IO[bytes], *, limit: int, timeout: float) -> Body:
+def open_body(environ: WSGIEnvironment, stream: Any, *, limit: int, timeout: float) -> Body:
     """Return the body of the request in `environ`, to be read from `stream`.
 
     Raises UnsupportedTypeError for a Content-Encoding, TooLargeError if the declared length is over `limit`.
@@ -115,8 +115,11 @@ def open_body(environ: WSGIEnvironment, stream: IO[bytes], *, limit: int, timeou
             raise LengthRequiredError("The body has no Content-Length, which this server needs.")
     if length is not None and length > limit:
         raise TooLargeError(f"The body has {length} bytes; {limit} are allowed.")
-    reader = direct_reader(environ, stream, length, BLOCK) if length else None
-    return Body(reader or stream, length, limit, environ.get("gunicorn.socket"), timeout)
+    if length is None:
+        stream = piecewise_reader(stream) or stream
+    elif length:
+        stream = direct_reader(environ, stream, length, BLOCK) or stream
+    return Body(stream, length, limit, environ.get("gunicorn.socket"), timeout)
 
 
 @dataclass

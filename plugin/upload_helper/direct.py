@@ -8,6 +8,7 @@ there is no direct reader and the body is read through ``wsgi.input``.
 from __future__ import annotations
 
 import socket
+from inspect import isgenerator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -49,6 +50,40 @@ class DirectReader:
         if rest:
             self._left.unreader.unread(rest)
         self._left.length -= len(self._ahead)
+
+
+class PiecewiseReader:
+    """The rest of the body of one request with ``Transfer-Encoding: chunked``, as it arrives.
+
+    gunicorn's own reader waits until it has a whole block, and drops what it has when the connection breaks.
+    """
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+        self._ahead = memoryview(b"")
+
+    def read(self, size: int) -> memoryview:
+        """Return up to `size` bytes of the body, none at all at its end."""
+        try:
+            while not self._ahead:
+                self._ahead = memoryview(next(self._body.reader.parser))
+        except StopIteration:
+            return self._ahead
+        except BaseException:
+            self._body.failed = True
+            raise
+        part, self._ahead = self._ahead[:size], self._ahead[size:]
+        return part
+
+
+def piecewise_reader(stream: Any) -> PiecewiseReader | None:
+    """Return a reader of a body without a length if `stream` is gunicorn's, and unread."""
+    theirs = type(stream).__module__ == "gunicorn.http.body"
+    left = getattr(stream, "reader", None)
+    known = isgenerator(getattr(left, "parser", None)) and hasattr(stream, "failed")
+    buffers = [getattr(found, "buf", None) for found in (stream, left)]
+    unread = all(buffer is not None and buffer.tell() == 0 for buffer in buffers)
+    return PiecewiseReader(stream) if theirs and known and unread else None
 
 
 def direct_reader(environ: WSGIEnvironment, stream: Any, length: int, block: int) -> DirectReader | None:

@@ -88,9 +88,6 @@ def amend_error(error: Exception, answer: Response) -> Response:
 def amend(answer: Response) -> Response:
     """Give any answer what all of them must have."""
     answer.headers["Tus-Resumable"] = tus.VERSION
-    if request.method != "GET":
-        # Caches may keep even a 404 that does not say so.
-        answer.headers["Cache-Control"] = "no-store"
     return answer
 
 
