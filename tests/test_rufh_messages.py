@@ -183,6 +183,10 @@ class TestCreation:
         with pytest.raises(errors.InvalidRequestError, match="Content-Length"):
             Creation.parse({"Upload-Complete": "?0", "Content-Length": value})
 
+    def test_metadata_that_can_not_be_read(self):
+        with pytest.raises(errors.InvalidRequestError, match="Upload-Metadata"):
+            Creation.parse({"Upload-Complete": "?0", "Upload-Metadata": "filename ***"})
+
     def test_name_and_digests(self):
         digest = b64encode(hashlib.sha256(b"x").digest()).decode()
         message = Creation.parse({

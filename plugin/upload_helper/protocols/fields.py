@@ -64,9 +64,7 @@ def read_dictionary(text: str) -> dict[str, Value]:
     while position < len(rest) or more:
         match = _MEMBER.match(rest, position)
         if match is None or (match["more"] is None and match.end() < len(rest)):
-            raise InvalidRequestError(
-                f"{shown(text)} is not a dictionary as in RFC 9651; see the part {shown(rest[position:])}."
-            )
+            raise InvalidRequestError(f"{shown(rest[position:])} does not belong into a dictionary as in RFC 9651.")
         position, more = match.end(), match["more"] is not None
         # A key alone is true.
         members[match["key"]] = True if match["value"] is None else _value(match["value"])

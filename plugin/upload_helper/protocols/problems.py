@@ -13,7 +13,7 @@ _TYPES = "https://iana.org/assignments/http-problem-types#"
 MISMATCHING_OFFSET = _TYPES + "mismatching-upload-offset"
 INCONSISTENT_LENGTH = _TYPES + "inconsistent-upload-length"
 COMPLETED = _TYPES + "completed-upload"
-"""Of the drafts up to 07, whose clients know it."""
+"""Of older drafts of the protocol, whose clients know it."""
 BLANK = "about:blank"
 
 _TITLES = {

@@ -22,9 +22,9 @@ VERSION = 8
 VERSIONS = (5, 6, 7, VERSION)
 """The interop versions that are understood. A client of the final RFC sends none."""
 VERSION_HEADER = "Upload-Draft-Interop-Version"
-# Draft 05, which had no media type for appending before, and called max-age expires.
+# The first version with a media type for what is appended, and the last that calls max-age expires.
 _WITH_TYPE, _WITH_EXPIRES = 6, 6
-# Up to this one clients may leave out whether they are complete (draft 05, section 5).
+# Up to this one a request need not say whether it completes the upload (draft 05, section 6).
 _WITHOUT_COMPLETE = 6
 
 PARTIAL = "application/partial-upload"
@@ -325,7 +325,7 @@ def _content_length(headers: Headers) -> int | None:
     text = headers.get("content-length", "")
     if not text:
         return None
-    if not re.fullmatch(r"[0-9]{1,19}", text, re.ASCII):
+    if not re.fullmatch(r"[0-9]{1,19}", text):
         raise InvalidRequestError(f"Content-Length {shown(text)} is not a number of bytes.")
     return int(text)
 

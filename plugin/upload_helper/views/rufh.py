@@ -153,7 +153,10 @@ def _append(uid: str) -> Response:
     except _GOES_ON as error:
         if isinstance(error, FinishedError) and _is_lost_answer(message, body, uid):
             return _created(state.service.position(uid, state.owner()), message.version)
-        raise _judged(error, uid, message, body) from error
+        judged = _judged(error, uid, message, body)
+        if judged is error:
+            raise
+        raise judged from error
     if position.complete:
         # As the request that began the upload would have been answered if it had had the whole file (section 4.4.2).
         return _created(position, message.version)
@@ -208,11 +211,13 @@ def _judged(error: Error, uid: str, message: Append, body: Body) -> Error:
     state = current_state()
     upload = state.service.peek(uid, state.owner())
     there = state.service.status(StatusRequest(uid), state.owner(), roughly=True).offset
+    end = message.offset + max(body.taken, body.length or 0)
     gone = False
     if upload.path:
         # What is complete stays, whatever else may be wrong with the request.
         error = FinishedError(f"The upload is complete with {upload.totalSize} bytes.")
-    elif isinstance(error, TooLargeError) and _is_overrun(upload.totalSize, there, message, body):
+    elif isinstance(error, TooLargeError) and UNKNOWN_SIZE != upload.totalSize < end:
+        # Section 4.4.2: an upload is invalid when there is more of it than its length.
         gone = True
         error = LengthMismatchError(f"The content goes beyond the {upload.totalSize} of the file; it was given up.")
     elif isinstance(error, ChecksumMismatchError):
@@ -222,13 +227,6 @@ def _judged(error: Error, uid: str, message: Append, body: Body) -> Error:
         _discard(uid)
     setattr(g, _STANDING, Standing(None if gone else there, complete=gone))
     return error
-
-
-def _is_overrun(length: int, there: int | None, message: Append, body: Body) -> bool:
-    """Say whether the content, at the right offset, is more than the rest of the file (section 4.4.2)."""
-    # Nothing is taken before the offset was found to be right.
-    right = body.taken > 0 or there == message.offset
-    return right and UNKNOWN_SIZE != length < message.offset + max(body.taken, body.length or 0)
 
 
 def _discard(uid: str) -> None:
