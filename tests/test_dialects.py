@@ -10,14 +10,18 @@ from dataclasses import replace
 
 import pytest
 from flask import request
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from urllib3 import encode_multipart_formdata
 
+import strategies
 import upload_helper as uh
 from chunks import fetch, send
 from upload_helper.protocols.dialects import (
     ASKING,
     DIALECTS,
     DROPZONE,
+    FIELDS,
     FINE_UPLOADER,
     FLOW,
     PLUPLOAD,
@@ -65,6 +69,13 @@ def form(dialect: Dialect, chunk: NamedChunk, content: bytes, name: str = NAME, 
     """Return the arguments for a Flask test client with a chunk as a form."""
     part = (io.BytesIO(content), "blob" if dialect is FINE_UPLOADER else name)
     return {"data": {**dialect.build(chunk), **changes, dialect.file_part: part}}
+
+
+def file_first(dialect: Dialect, chunk: NamedChunk, content: bytes) -> dict:
+    """Return the arguments for a Flask test client with a chunk as a form whose fields come behind the file."""
+    parts = [(dialect.file_part, (NAME, content)), *dialect.build(chunk).items()]
+    body, kind = encode_multipart_formdata(parts)
+    return {"data": body, "content_type": kind}
 
 
 def octets(dialect: Dialect, chunk: NamedChunk, content: bytes, kind: str | None = OCTETS, **changes: str) -> dict:
@@ -181,8 +192,7 @@ def test_fields_are_in_the_query_alone_and_the_file_in_a_form(client, dialect):
 def test_fields_come_behind_the_file(client, dialect):
     data = make_data(3500)
     for chunk, content in cut(dialect, data):
-        part = {dialect.file_part: (io.BytesIO(content), NAME), **dialect.build(chunk)}
-        answer = post(client, {"data": part})
+        answer = post(client, file_first(dialect, chunk, content))
         assert answer.status_code == 200, answer.text
     assert stored(client, answer.json["uploadUid"]) == data
 
@@ -542,6 +552,27 @@ def test_other_bytes_under_the_same_identifier_are_a_conflict(client, dialect):
     assert stored(client, uid) == make_data(3500)
 
 
+values = st.sampled_from(["1", "2", "3", "1000", "2000", "3000", NAME]) | strategies.field_texts
+fields_of_libraries = st.sampled_from(DIALECTS).flatmap(
+    lambda dialect: st.dictionaries(st.sampled_from(sorted(dialect.fields)), values, min_size=3)
+) | st.dictionaries(st.sampled_from(sorted(FIELDS)), values)
+
+
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    fields_of_libraries,
+    fields_of_libraries,
+    st.sampled_from(["GET", "HEAD", "POST", "PUT"]),
+    st.booleans(),
+    st.booleans(),
+)
+def test_any_fields_are_answered(client, query, sent, method, as_form, at_all):
+    body, kind = encode_multipart_formdata([*sent.items(), *([("file", (NAME, bytes(1000)))] if at_all else [])])
+    arguments = {"data": body, "content_type": kind} if as_form else {"data": bytes(1000), "content_type": OCTETS}
+    with client.open("/uploads", method=method, query_string=query, headers=ANNA, **arguments) as answer:
+        assert answer.status_code in (200, 204, 400, 403, 404, 405, 409, 411, 413, 415, 429), answer.text
+
+
 # --- Fine Uploader ---
 
 
@@ -739,10 +770,11 @@ def test_form_whose_fields_differ_may_have_them_twice(client):
     assert post(client, whole(("file", b"x", "a.tif"), layers=["roads", "rivers"])).status_code == 200
 
 
+@pytest.mark.parametrize("kind", [OCTETS, "image/tiff", None])
 @pytest.mark.parametrize("fields", [{"name": NAME}, {"qquuid": "0f-1", "qqfilename": NAME, "qqfile": NAME}])
-def test_whole_file_is_the_body(client, fields):
+def test_whole_file_is_the_body(client, fields, kind):
     data = make_data(3000)
-    answer = client.post("/uploads", query_string=fields, data=data, content_type=OCTETS, headers=ANNA)
+    answer = client.post("/uploads", query_string=fields, data=data, content_type=kind, headers=ANNA)
     assert stored(client, answer.json["uploadUid"]) == data
     assert answer.json["uploads"][0]["fileName"] == NAME
 
@@ -787,12 +819,22 @@ def test_largest_whole_file(make_host, fields, size, status):
     assert len(client.get("/uploads", headers=ANNA).json["uploads"]) == (status == 200)
 
 
+def test_form_that_is_too_large_for_a_chunk_goes_straight_to_the_store(make_host, monkeypatch):
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("put on the disk beside the store")
+
+    monkeypatch.setattr("upload_helper.body.tempfile.SpooledTemporaryFile", refuse)
+    client = make_host(max_chunk_size=1000).test_client()
+    data = make_data(300_000)
+    answer = post(client, whole(("file", data, NAME)))
+    assert stored(client, answer.json["uploadUid"]) == data
+
+
 @named
 def test_large_chunk_before_its_fields_is_not_taken_for_a_file(make_host, dialect):
     client = make_host(max_chunk_size=999).test_client()
     chunk, content = cut(dialect, make_data(3500))[0]
-    part = {dialect.file_part: (io.BytesIO(content), NAME), **dialect.build(chunk)}
-    answer = post(client, {"data": part})
+    answer = post(client, file_first(dialect, chunk, content))
     assert answer.json["code"] == "too_large"
     assert client.get("/uploads", headers=ANNA).json["uploads"] == []
 

@@ -29,7 +29,7 @@ from faults import (
     small_disk,
 )
 from upload_helper import Error, NotFoundError
-from upload_helper.stores import LocalStore, writer
+from upload_helper.stores import LocalStore, table
 from upload_helper.upload import Record, State
 
 KIB = 1 << 10
@@ -57,7 +57,7 @@ def tmp_path(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def checkpoints(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     """Return a function that makes every acknowledgement a checkpoint, or none."""
-    return lambda on: monkeypatch.setattr(writer, "_CHECKPOINT_SECONDS", -1 if on else 1000)
+    return lambda on: monkeypatch.setattr(table, "CHECKPOINT_SECONDS", -1 if on else 1000)
 
 
 def left(disk: Disk, tmp_path: Path) -> list[Path]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import (
-    ChecksumMismatchError,
     Error,
     FinishedError,
     IncompleteError,
@@ -22,6 +20,7 @@ from ..errors import (
 )
 from ..stores import Appender, Progress
 from ..upload import FALLBACK_NAME, UNKNOWN_SIZE, Record, State, check_extension, check_size, display_name, new_uid
+from .checksum import verified
 from .upload import Upload
 from .uploads import Allow, Uploads
 
@@ -237,19 +236,10 @@ class AppendUploads(Uploads):
         return self._position(record, Progress(record.total_size, [], None, complete=True))
 
     def _write_piece(self, record: Record, piece: Piece) -> Progress:
-        algorithm, _, declared = piece.checksum.partition(":")
-        digest = hashlib.new(algorithm, usedforsecurity=False) if algorithm else None
-        hold = piece.whole or digest is not None
+        hold = piece.whole or bool(piece.checksum)
         with self._store.appender(record, piece.offset, hold=hold, complete=piece.complete) as appender:
-            for block in piece.blocks:
-                if digest:
-                    digest.update(block)
+            for block in verified(piece.blocks, piece.checksum, "The body"):
                 appender.write(block)
-            if digest and digest.hexdigest() != declared:
-                raise ChecksumMismatchError(
-                    f"The bytes have {algorithm}:{digest.hexdigest()}, not the declared {piece.checksum};"
-                    " they were discarded."
-                )
             return appender.commit()
 
     def _settled(self, record: Record, progress: Progress) -> Position:

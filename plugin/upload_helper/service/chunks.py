@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 
-from ..errors import ChecksumMismatchError, IncompleteError, InvalidRequestError, NotFoundError, TooLargeError
+from ..errors import IncompleteError, InvalidRequestError, NotFoundError, TooLargeError
 from ..protocols.chunked import ChunkRequest, StatusRequest, StatusResponse
 from ..upload import (
     LARGEST_INTEGER,
@@ -21,6 +20,7 @@ from ..upload import (
     display_name,
     new_uid,
 )
+from .checksum import verified
 from .upload import Upload
 from .uploads import Allow, Uploads
 
@@ -134,18 +134,9 @@ class ChunkUploads(Uploads):
         )  # fmt: skip
 
     def _write(self, record: Record, chunk: ChunkRequest, length: int | None) -> bool:
-        algorithm, _, declared = chunk.checksum.partition(":")
-        digest = hashlib.new(algorithm, usedforsecurity=False) if algorithm else None
         with self._store.writer(record, chunk.chunkNumber, length) as writer:
-            for block in self._limited(chunk, length):
-                if digest:
-                    digest.update(block)
+            for block in verified(self._limited(chunk, length), chunk.checksum, f"Chunk {chunk.chunkNumber}"):
                 writer.write(block)
-            if digest and digest.hexdigest() != declared:
-                raise ChecksumMismatchError(
-                    f"Chunk {chunk.chunkNumber} has {algorithm}:{digest.hexdigest()}, not the declared"
-                    f" {chunk.checksum}; it was discarded."
-                )
             return writer.commit()
 
     def _limited(self, chunk: ChunkRequest, length: int | None) -> Iterator[bytes | memoryview]:

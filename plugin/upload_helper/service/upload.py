@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ..errors import IncompleteError, NotFoundError
 from ..moving import give
 
-if TYPE_CHECKING:
-    from .uploads import Uploads
+
+class Keeper(Protocol):
+    """Who keeps uploads, and does with them what they are asked for themselves."""
+
+    def get_upload(self, uid: str, owner: str | None) -> Upload:
+        """Return a finished upload."""
+        ...
+
+    def take(self, uid: str, take: Callable[[Path], None]) -> None:
+        """Let `take` move the file of a finished upload away."""
+        ...
+
+    def delete(self, uid: str, owner: str | None) -> None:
+        """Delete an upload."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -36,7 +49,7 @@ class Upload:
     """Who started it, as the host's ``identify`` said."""
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
     """What else the client said of the file, from tus; never to be trusted more than its name."""
-    _service: Uploads | None = field(default=None, repr=False, compare=False)
+    _service: Keeper | None = field(default=None, repr=False, compare=False)
 
     def move_to(self, target: str | os.PathLike[str], *, overwrite: bool = False, mode: int = 0o644) -> Path:
         """Move the finished file to `target`, which then is there whole or not at all, and forget the upload.
@@ -60,7 +73,7 @@ class Upload:
             with suppress(NotFoundError):
                 self._service.delete(self.uploadUid, None)
 
-    def _require(self) -> Uploads:
+    def _require(self) -> Keeper:
         if not self.path or self._service is None:
             raise IncompleteError(f"Upload {self.uploadUid} is not finished, so there is no file yet.")
         return self._service

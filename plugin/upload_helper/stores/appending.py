@@ -15,7 +15,6 @@ from .base import Progress
 from .files import UploadFolder, copy_some, start_writeback, storage_errors, write_at
 from .table import ChunkTable, Header
 
-_CHECKPOINT_SECONDS = 30
 _WRITEBACK_STEP = 8 << 20
 # How much one call of the kernel may copy while the fence is held.
 _COPY_STEP = 16 << 20
@@ -167,7 +166,7 @@ class AppendWriter:
         if self._offset - self._written_back >= _WRITEBACK_STEP:
             start_writeback(self._file, self._written_back, self._offset - self._written_back)
             self._written_back = self._offset
-        if abs(time.time() - header.checkpoint) > _CHECKPOINT_SECONDS:
+        if header.checkpoint_due:
             make_durable(self._folder, self._table)
 
 

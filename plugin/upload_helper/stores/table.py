@@ -28,6 +28,9 @@ _ENTRY = struct.Struct("<BBHIQQ8x")
 _HEADER_SIZE = 128
 # Where the length stands in an entry, counted in numbers of eight bytes. Only received chunks have one.
 _LENGTH = 1
+# How much of the upload time a power cut may cost, and how rarely the disk has to wait for it.
+CHECKPOINT_SECONDS = 30
+
 _DELETED = 1
 _EVERY_CHUNK = 2
 _COMPLETE = 4
@@ -86,6 +89,11 @@ class Header:
     durable: int = 0
     boot: bytes = BOOT_ID
     checkpoint: float = 0.0
+
+    @property
+    def checkpoint_due(self) -> bool:
+        """Whether what is there should be forced to the disk again, so that a power cut costs little."""
+        return abs(time.time() - self.checkpoint) > CHECKPOINT_SECONDS
 
     @property
     def complete(self) -> bool:

@@ -13,7 +13,6 @@ from ..upload import DATA, Record, State, infer_chunk_size, slot
 from .files import UploadFolder, copy_range, start_writeback, storage_errors, write_at
 from .table import Chunk, ChunkTable, Entry, Header
 
-_CHECKPOINT_SECONDS = 30
 _MOVE_BLOCK = 1 << 20
 # A chunk of up to this size is claimed, written and acknowledged in one go if it is in memory as a whole.
 _AT_ONCE = 256 << 10
@@ -236,7 +235,7 @@ class ChunkWriter:
         elif self._durability is Durability.CHUNK:
             # What came before was not forced to the disk, under another setting; now it is, once.
             return header.sequence + 1
-        elif self._durability is Durability.FINISH and abs(time.time() - header.checkpoint) > _CHECKPOINT_SECONDS:
+        elif self._durability is Durability.FINISH and header.checkpoint_due:
             header.checkpoint = time.time()
             return header.sequence + 1
         return 0

@@ -201,8 +201,6 @@ def _take_chunk(
             "fileName": name, "totalSize": chunk.total_size, "chunkCount": chunk.count, "chunkNumber": chunk.number,
             "identifier": dialect.key(chunk),
         }  # fmt: skip
-        if chunk.length is not None:
-            blocks = _exactly(blocks, chunk.length)
         upload = state.service.receive(ChunkRequest.streamed(members, blocks, chunk.length), owner, state.allow)
     return respond(request, build_answer([_stored(upload)]))
 
@@ -277,19 +275,6 @@ def _query(identifier: str, file_name: str, total_size: int, count: int) -> Stat
 
 def _stored(upload: Upload) -> StoredFile:
     return StoredFile(upload.uploadUid, upload_url(upload.uploadUid))
-
-
-def _exactly(blocks: Iterable[bytes | memoryview], length: int) -> Iterator[bytes | memoryview]:
-    """Pass a chunk on; raises InvalidRequestError at the first byte too many, or if there are too few."""
-    taken = 0
-    for block in blocks:
-        taken += len(block)
-        if taken > length:
-            break
-        yield block
-    if taken != length:
-        more = "more" if taken > length else "less"
-        raise InvalidRequestError(f"The chunk has {more} than the {length} bytes that it must have by its fields.")
 
 
 def _at_most(blocks: Iterable[bytes | memoryview], length: int) -> Iterator[bytes | memoryview]:

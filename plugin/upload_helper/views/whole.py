@@ -8,13 +8,12 @@ from contextlib import suppress
 from flask import Response, request
 
 from ..body import FilePart
-from ..errors import Error, InvalidRequestError, LengthMismatchError, TooLargeError
+from ..errors import Error, InvalidRequestError, TooLargeError
 from ..intake import AnyForm, open_raw, respond
 from ..protocols import filepond
 from ..protocols.dialects import FINE_UPLOADER, StoredFile, WholeFile, build_answer, is_chunk
 from ..service import NewUpload, Piece, Position, Upload
 from ..state import current_state
-from ..upload import UNKNOWN_SIZE
 from .urls import upload_url
 
 _Incoming = tuple[WholeFile, Iterable[bytes | memoryview]]
@@ -58,8 +57,6 @@ def _store(files: Iterable[_Incoming]) -> list[Upload]:
             begun.append(service.begin(NewUpload(file.file_name, file.total_size), owner, current_state().allow))
             piece = Piece(0, blocks, None, complete=False)
             begun[-1] = service.append(begun[-1].upload.uploadUid, piece, owner)
-            if begun[-1].offset != file.total_size != UNKNOWN_SIZE:
-                raise LengthMismatchError(f"The file has {begun[-1].offset} bytes, not the declared {file.total_size}.")
         return [
             service.append(there.upload.uploadUid, Piece(there.offset, (), 0, complete=True), owner).upload
             for there in begun

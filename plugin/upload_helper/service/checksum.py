@@ -1,0 +1,27 @@
+"""Checksums of what passes by."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+
+from ..errors import ChecksumMismatchError
+
+
+def verified(blocks: Iterable[bytes | memoryview], checksum: str, what: str) -> Iterator[bytes | memoryview]:
+    """Pass blocks on; behind the last, raise ChecksumMismatchError unless they have the checksum that was declared.
+
+    `checksum` is ``<algorithm>:<hex>``, or empty for none; `what` names the blocks in the error.
+    """
+    if not checksum:
+        yield from blocks
+        return
+    algorithm, _, declared = checksum.partition(":")
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    for block in blocks:
+        digest.update(block)
+        yield block
+    if digest.hexdigest() != declared:
+        raise ChecksumMismatchError(
+            f"{what} has {algorithm}:{digest.hexdigest()}, not the declared {checksum}; it was discarded."
+        )
