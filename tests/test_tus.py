@@ -755,6 +755,13 @@ def test_part_says_that_it_is_one(client):
     assert (head["Upload-Concat"], head["Upload-Offset"], head["Upload-Length"]) == ("partial", "300", "300")
 
 
+def test_part_is_no_upload_of_its_own_in_the_list(client):
+    url = part(client, DATA[:300], X_User="ann")
+    final = begin(client, Upload_Concat=f"final;{url}", X_User="ann")
+    listed = client.get("/uploads", headers={"X-User": "ann"}).json["uploads"]
+    assert [upload["uploadUid"] for upload in listed] == [final.rpartition("/")[2]]
+
+
 def test_part_of_deferred_length(client):
     url = begin(client, None, DATA[:300], Upload_Concat="partial")
     refusal(create(client, Upload_Concat=f"final;{url}"), 400, "invalid_request")

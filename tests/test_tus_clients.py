@@ -73,7 +73,8 @@ class Site:
         self.user = user
         self.headers = {"X-User": user}
         self.session = requests.Session()
-        self.session.headers.update(self.headers)
+        # The server closes a connection that was idle for a while, perhaps just as the next request is sent on it.
+        self.session.headers.update({**self.headers, "Connection": "close"})
 
     def local(self, url: str) -> str:
         """Return the URL on the server itself of an upload that was sent through a wire, or is given as a path."""
@@ -683,6 +684,9 @@ def test_client_comes_back_again_and_again(site):
             wait_for_offset(site, url, kept)
             assert site.session.head(url, headers=TUS, timeout=1).headers["Upload-Offset"] == str(kept)
         assert append(site, url, 3000, DATA[3000:]).status_code == 204
+        for connection in hanging:
+            # Nor do they keep the threads of the server until the client has been silent for a minute.
+            assert connection.recv(12) == b"HTTP/1.1 409"
     finally:
         for connection in hanging:
             connection.close()

@@ -94,12 +94,14 @@ class Wire:
             return passed, not self._left
 
     def _break(self, client: socket.socket) -> None:
-        self.then()
-        self.broken.set()
-        with suppress(OSError):
-            while self._stay and client.recv(_BLOCK):
-                pass
-        _shut(client)
+        try:
+            self.then()
+            self.broken.set()
+            with suppress(OSError):
+                while self._stay and client.recv(_BLOCK):
+                    pass
+        finally:
+            _shut(client)
 
     def _down(self, server: socket.socket, client: socket.socket) -> None:
         with suppress(OSError):

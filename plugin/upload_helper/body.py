@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
-from .direct import direct_reader, piecewise_reader
+from .direct import DirectReader, direct_reader, piecewise_reader
 from .errors import (
     BodyCutError,
     BodyStalledError,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 # Larger blocks gain nothing measurable.
 BLOCK = 256 << 10
+_PULSE_SECONDS = 1
 _SPOOL_IN_MEMORY = 1 << 20
 # A form around one chunk has a dozen short fields.
 _MOST_PARTS = 100
@@ -62,7 +63,10 @@ class Body:
         return map(bytes, self.blocks())
 
     def blocks(self) -> Iterator[bytes | memoryview]:
-        """Yield the bytes in blocks, each of which is valid only until the next is asked for."""
+        """Yield the bytes in blocks, each of which is valid only until the next is asked for.
+
+        A block without bytes says that the client has been silent for a second, where the server lets us notice.
+        """
         with_timeout = self.connection is not None and self.timeout > 0
         if self.connection is not None and with_timeout:
             self.connection.settimeout(self.timeout)
@@ -79,9 +83,16 @@ class Body:
                 with suppress(OSError):
                     self.connection.settimeout(None)
 
+    def give_up(self) -> None:
+        """Read no further, and have the connection closed behind the answer."""
+        if isinstance(self.stream, DirectReader):
+            self.stream.give_up()
+
     def _blocks(self) -> Iterator[bytes | memoryview]:
         read = self.stream.read
         while self.length is None or self.taken < self.length:
+            if isinstance(self.stream, DirectReader):
+                yield from self._pulses(self.stream)
             block = read(BLOCK if self.length is None else min(BLOCK, self.length - self.taken))
             if not block:
                 break
@@ -91,6 +102,16 @@ class Body:
             yield block
         if self.length is not None and self.taken < self.length:
             raise BodyCutError(f"The body ended after {self.taken} of {self.length} bytes.")
+
+    def _pulses(self, reader: DirectReader) -> Iterator[bytes]:
+        """Yield nothing once a second while the client is silent, so that whoever stores the body can give up."""
+        silent = 0
+        while not reader.wait(_PULSE_SECONDS):
+            silent += _PULSE_SECONDS
+            if self.timeout and silent >= self.timeout:
+                self.give_up()
+                raise TimeoutError
+            yield b""
 
 
 def open_body(environ: WSGIEnvironment, stream: Any, *, limit: int, timeout: float) -> Body:

@@ -7,6 +7,7 @@ there is no direct reader and the body is read through ``wsgi.input``.
 
 from __future__ import annotations
 
+import select
 import socket
 from inspect import isgenerator
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ class DirectReader:
         self._left = body.reader
         self._connection = connection
         self._ahead = b""
+        self._poll = select.poll()
+        self._poll.register(connection, select.POLLIN)
         self._buffer = memoryview(bytearray(min(block, self._left.length)))
         self._take_ahead()
 
@@ -37,11 +40,18 @@ class DirectReader:
         try:
             count = self._connection.recv_into(self._buffer, min(size, self._left.length))
         except BaseException:
-            # Where the next request begins is not known any more; gunicorn closes the connection then.
-            self._body.failed = True
+            self.give_up()
             raise
         self._left.length -= count
         return self._buffer[:count]
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long for bytes, or for the client's end; say whether there is something to read."""
+        return bool(self._ahead or not self._left.length or self._poll.poll(1000 * seconds))
+
+    def give_up(self) -> None:
+        """Let gunicorn close the connection, for where the next request begins is not known any more."""
+        self._body.failed = True
 
     def _take_ahead(self) -> None:
         """Take what gunicorn has read past the header, and give back what belongs to the next request."""

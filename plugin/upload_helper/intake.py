@@ -119,8 +119,10 @@ def drain(request: Request, error: Exception | None) -> None:
         with suppress(Error):
             rest = body or open_raw(request, state.config, 2 * largest_struct(state.config))
             until = time.monotonic() + _DRAIN_SECONDS
-            for _ in rest.blocks():
-                if time.monotonic() > until:
+            for block in rest.blocks():
+                # An empty block is a second of silence: there is no more, or nobody.
+                if not block or time.monotonic() > until:
+                    rest.give_up()
                     break
 
 

@@ -68,10 +68,12 @@ class Uploads:
         self._store.take(uid, take)
 
     def uploads(self, owner: str | None = None) -> Iterator[Upload]:
-        """Yield the uploads of one owner, or of all."""
+        """Yield the uploads of one owner, without the parts that others are put together from; or all of everybody."""
         for uid in self._store.uids(owner):
             with suppress(Error):
-                yield self.peek(uid, owner)
+                record = self._owned(uid, owner)
+                if owner is None or not record.partial:
+                    yield self._upload(record)
 
     def sweep(self, *, seconds: float = math.inf) -> int:
         """Delete what nobody has written to for the configured time; return how many uploads that were.

@@ -82,6 +82,9 @@ class AppendWriter:
     def write(self, block: bytes | memoryview) -> None:
         """Append the next bytes."""
         if not block:
+            # Nothing came for a while. A client that is gone must not keep a thread of the server.
+            with storage_errors(), self._table.fenced() as header:
+                self._check(header)
             return
         end = self._make_room(len(block))
         with storage_errors():

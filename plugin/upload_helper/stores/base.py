@@ -39,7 +39,10 @@ class Writer(Protocol):
     def __exit__(self, *exc_info: object) -> None: ...
 
     def write(self, block: bytes | memoryview) -> None:
-        """Take the next bytes, which may change after this returns. Raises StorageFullError when the disk is full."""
+        """Take the next bytes, which may change after this returns; none, to find out whether to go on.
+
+        Raises StorageFullError when the disk is full.
+        """
         ...
 
     def commit(self) -> bool:
@@ -59,7 +62,7 @@ class Appender(Protocol):
     def __exit__(self, *exc_info: object) -> None: ...
 
     def write(self, block: bytes | memoryview) -> None:
-        """Append the next bytes, which may change after this returns.
+        """Append the next bytes, which may change after this returns; none, to find out whether to go on.
 
         Raises TooLargeError for more than the file's size or the owner's quota, StorageFullError when the disk is full.
         """

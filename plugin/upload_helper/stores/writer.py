@@ -74,6 +74,10 @@ class ChunkWriter:
     def write(self, block: bytes | memoryview) -> None:
         """Take the next bytes."""
         if not block:
+            if self._attempt:
+                # Nothing came for a while. A client that is gone must not keep a thread of the server.
+                with storage_errors(), self._table.fenced() as header:
+                    self._claim_or_check(header)
             return
         if self._held:
             raise InvalidRequestError(f"Chunk {self._number} is longer than the {self._length} bytes declared.")
