@@ -9,7 +9,7 @@ from werkzeug.exceptions import HTTPException, default_exceptions
 
 from ..errors import Error, InvalidRequestError, MethodNotAllowedError
 from ..intake import check_same_site, drain, respond
-from ..protocols.chunked import MULTIPART
+from ..protocols.chunked import MULTIPART, RAW, REQUIRED_FIELDS
 from ..service import log
 from ..state import current_state
 from . import chunks, cors, dialects, filepond, files, rufh, tus
@@ -17,6 +17,8 @@ from . import chunks, cors, dialects, filepond, files, rufh, tus
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _FORMS = (MULTIPART, "application/x-www-form-urlencoded")
+# Headers that some other protocol begins with.
+_OTHERS = ("HTTP_TUS_", "HTTP_UPLOAD_")
 # The first that speaks for a request answers it.
 _PROTOCOLS = (tus, rufh, filepond, dialects)
 
@@ -104,11 +106,20 @@ def _speaker() -> ModuleType:
     """Return the module of the protocol that the request speaks."""
     speaker: ModuleType | None = g.get("_upload_helper_speaker")
     if speaker is None:
-        uid = (request.view_args or {}).get("uid")
-        form = uid is None and request.method in ("POST", "PUT") and request.mimetype in _FORMS
-        speaker = next((p for p in _PROTOCOLS if p.speaks(request, uid)), dialects if form else chunks)
-        g._upload_helper_speaker = speaker
+        g._upload_helper_speaker = speaker = chunks if _is_plain_chunk() else _ask_around()
     return speaker
+
+
+def _is_plain_chunk() -> bool:
+    """Say whether this is the one kind of request of which there may be thousands, without asking around."""
+    plain = request.method == "POST" and request.mimetype == RAW and request.args.keys() >= REQUIRED_FIELDS
+    return plain and not any(name.startswith(_OTHERS) for name in request.environ)
+
+
+def _ask_around() -> ModuleType:
+    uid = (request.view_args or {}).get("uid")
+    form = uid is None and request.method in ("POST", "PUT") and request.mimetype in _FORMS
+    return next((p for p in _PROTOCOLS if p.speaks(request, uid)), dialects if form else chunks)
 
 
 def _spoken(error: Exception, answer: Response) -> Response:
