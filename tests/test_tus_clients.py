@@ -33,6 +33,7 @@ from tusclient.storage.filestorage import FileStorage
 
 import host
 from servers import Gunicorn, wait_until
+from upload_helper import StatusRequest, StatusResponse
 from upload_helper.cli import uploads
 from wires import Wire
 
@@ -89,6 +90,12 @@ class Site:
 
     def uploads(self) -> list[dict[str, Any]]:
         return self.ask("GET", self.server.url).json()["uploads"]
+
+    def stored(self) -> list[StatusResponse]:
+        """Return what the host sees of the user's uploads: parts of files, too."""
+        service = host.make_app(UPLOAD_HELPER_FOLDER=str(self.folder)).extensions["upload_helper"].service
+        mine = [upload for upload in service.uploads() if upload.owner == self.user]
+        return [service.status(StatusRequest(upload.uploadUid), None, roughly=True) for upload in mine]
 
     def check(self, url: str, data: bytes = DATA, name: str = NAME) -> None:
         """See that the file is there, whole, and an upload like any other."""
@@ -174,7 +181,7 @@ def node(site: Site, source: Path) -> Node:
 
 def crash(site: Site, kept: int = TWO_CHUNKS + 1) -> None:
     """Kill the server once it keeps so many bytes of the user, and start it again on the same port."""
-    wait_until(lambda: sum(upload["receivedBytes"] for upload in site.uploads()) >= kept, seconds=10, what="bytes")
+    wait_until(lambda: sum(upload.receivedBytes for upload in site.stored()) >= kept, seconds=10, what="bytes")
     site.server.kill()
     site.server.start()
 
@@ -273,8 +280,7 @@ def test_tus_js_client_that_was_killed_is_resumed_by_another(site, source, tmp_p
         node = Node(site, source, wire.url)
         wire.then = node.kill
         assert node.run(options, **job) is None
-        begun = [upload for upload in site.uploads() if upload["state"] == "open"]
-        assert begun
+        assert "open" in {upload.state for upload in site.stored()}
         result = node.run(options, **job)
     assert "error" not in result
     assert result["resumed"] == 1

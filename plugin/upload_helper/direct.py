@@ -79,8 +79,11 @@ class PiecewiseReader:
                 self._ahead = memoryview(next(self._body.reader.parser))
         except StopIteration:
             return self._ahead
-        except BaseException:
+        except BaseException as error:
             self._body.failed = True
+            if isinstance(error, Exception) and not isinstance(error, OSError):
+                # Of broken trailers gunicorn speaks otherwise than of all the rest.
+                raise OSError("the trailers are broken") from error
             raise
         part, self._ahead = self._ahead[:size], self._ahead[size:]
         return part

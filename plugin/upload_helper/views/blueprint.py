@@ -7,7 +7,7 @@ from types import ModuleType
 from flask import Blueprint, Response, g, request
 from werkzeug.exceptions import HTTPException, default_exceptions
 
-from ..errors import Error, InvalidRequestError, MethodNotAllowedError
+from ..errors import Error, InvalidRequestError, MethodNotAllowedError, shown
 from ..intake import check_same_site, drain, respond
 from ..protocols.chunked import MULTIPART, RAW, REQUIRED_FIELDS
 from ..service import log
@@ -15,6 +15,7 @@ from ..state import current_state
 from . import chunks, cors, dialects, filepond, files, rufh, tus
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_OVERRIDES = ("POST", "HEAD", "PATCH", "DELETE", "OPTIONS")
 _CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _FORMS = (MULTIPART, "application/x-www-form-urlencoded")
 # Headers that some other protocol begins with.
@@ -43,14 +44,23 @@ def make_blueprint(name: str) -> Blueprint:
 def dispatch(uid: str | None = None) -> Response:
     """Answer a request on the collection, or on an upload."""
     speaker = _speaker()
-    method = request.method
-    if speaker is tus and method == "POST":
-        # For clients behind proxies that let nothing else through.
-        method = request.headers.get("X-HTTP-Method-Override", method).upper()
+    method = _meant_method() if speaker is tus and request.method == "POST" else request.method
     if method == "OPTIONS":
         return _options(uid)
     answer: Response = speaker.handle(method, uid)
     return answer
+
+
+def _meant_method() -> str:
+    """Return the method that a client behind a proxy, which lets nothing else through, has put into a header."""
+    method = request.headers.get("X-HTTP-Method-Override", "POST").upper()
+    if method not in _OVERRIDES:
+        # Not GET: the server would leave the file's bytes away, or not, by the method of the request itself.
+        raise MethodNotAllowedError(
+            f"X-HTTP-Method-Override {shown(method)} is none of the methods that it can stand for:"
+            f" {', '.join(_OVERRIDES)}."
+        )
+    return method
 
 
 def answer_error(error: Error) -> Response:
