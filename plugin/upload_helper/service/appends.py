@@ -127,10 +127,13 @@ class AppendUploads(Uploads):
         ChecksumMismatchError, SupersededError when a newer request took over, and what reading the blocks raises.
         """
         record = self._owned(uid, owner)
-        self._check_piece(record, piece)
         declared = self._declared(record, piece)
         if allow:
+            # Before anything is said or done about the upload.
             allow("write", self._upload(declared))
+        self._check_piece(record, piece)
+        if not record.partial:
+            check_extension(self.config, declared.file_name)
         if record.state is State.FINISHED:
             return self._append_to_finished(record, piece)
         if declared is not record:
@@ -186,10 +189,7 @@ class AppendUploads(Uploads):
             added["total_size"] = piece.total_size
         if record.file_name == FALLBACK_NAME and piece.file_name:
             added["file_name"] = display_name(piece.file_name)
-        declared = replace(record, **added) if added else record
-        if not record.partial:
-            check_extension(self.config, declared.file_name)
-        return declared
+        return replace(record, **added) if added else record
 
     def _check_piece(self, record: Record, piece: Piece) -> None:
         if not record.appended:

@@ -8,6 +8,7 @@ from ..downloads import send_upload
 from ..errors import MethodNotAllowedError
 from ..intake import read_chunk, respond
 from ..protocols.chunked import ChunkRequest, ChunkResponse
+from ..protocols.tus import PARTIAL
 from ..state import current_state
 from . import files, rufh
 
@@ -46,6 +47,8 @@ def look(uid: str) -> Response:
     upload = state.service.peek(uid, owner)
     state.allow("status", upload)
     position = state.service.position(uid, owner)
-    answer = send_upload(position.upload, request.environ) if position.complete else Response(status=204)
+    # A part of a file is nothing to be downloaded.
+    whole = position.complete and position.concat != PARTIAL
+    answer = send_upload(position.upload, request.environ) if whole else Response(status=204)
     answer.headers.update(rufh.position_headers(position))
     return answer

@@ -75,7 +75,8 @@ def _append() -> Response:
     try:
         offset = state.service.append(patch.transfer_id, piece, state.owner(), state.allow).offset
     except OffsetMismatchError as error:
-        if patch.offset + _size(body.blocks()) > error.expected:
+        size = state.service.peek(patch.transfer_id, state.owner()).totalSize
+        if patch.length != size or patch.offset + _size(body.blocks()) > error.expected:
             raise
         # The chunk is there, and its answer was lost.
         offset = error.expected
