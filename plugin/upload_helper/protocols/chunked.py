@@ -148,11 +148,6 @@ TEXT_FIELDS = frozenset(f.name for f in fields(ChunkRequest) if f.name != "conte
 REQUIRED_FIELDS = frozenset({"fileName", "totalSize", "chunkCount", "chunkNumber"})
 
 
-def is_chunk(names: Iterable[str]) -> bool:
-    """Say whether fields of these names are those of the chunk protocol."""
-    return "chunkNumber" in names and "fileName" in names
-
-
 def to_text(request: ChunkRequest) -> dict[str, str]:
     """Return the fields of a request, without its content, for a query or a form; empty ones may be left out."""
     values = {name: getattr(request, name) for name in TEXT_FIELDS}

@@ -25,7 +25,8 @@ from ..errors import (
 )
 from ..intake import open_raw, respond
 from ..protocols import structs
-from ..protocols.chunked import MULTIPART, StatusRequest, is_chunk
+from ..protocols.chunked import MULTIPART, StatusRequest
+from ..protocols.dialects import is_chunk
 from ..protocols.problems import PROBLEM, Problem
 from ..protocols.rufh import (
     PARTIAL,
@@ -41,7 +42,7 @@ from ..protocols.rufh import (
 from ..service import NewUpload, Piece, Position
 from ..state import current_state
 from ..upload import UNKNOWN_SIZE
-from . import files
+from . import dialects, files
 from .urls import upload_url
 
 _FORMS = (MULTIPART, "application/x-www-form-urlencoded")
@@ -110,7 +111,7 @@ def _is_upgraded(request: Request) -> bool:
 
     What is in the whole request is what it was before (section 11.1.1), so that the other protocol answers it.
     """
-    ordinary = request.mimetype in _FORMS or is_chunk(request.args)
+    ordinary = request.mimetype in _FORMS or is_chunk(request.args) or dialects.speaks(request, None)
     return ordinary and request.method == "POST" and "?0" not in request.headers.get("Upload-Complete", "")
 
 
