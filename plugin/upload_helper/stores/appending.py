@@ -57,13 +57,12 @@ class AppendWriter:
 
     def __enter__(self) -> Self:
         try:
-            with storage_errors():
+            with storage_errors(), self._table.fenced() as header:
+                self._claim(header)
                 self._file = self._folder.open(DATA, os.O_RDWR)
-                with self._table.fenced() as header:
-                    self._claim(header)
-                    # The caller may have read it before another request declared the size.
-                    self._record = self._folder.read_record()
-                    self._reserved = self._record.quota_size
+                # The caller may have read it before another request declared the size.
+                self._record = self._folder.read_record()
+                self._reserved = self._record.quota_size
         except BaseException:
             self.__exit__()
             raise

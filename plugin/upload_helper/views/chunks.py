@@ -12,8 +12,9 @@ from ..protocols.tus import PARTIAL
 from ..state import current_state
 from . import files, rufh
 
-ON_COLLECTION = ("GET", "HEAD", "POST", "OPTIONS")
-ON_UPLOAD = ("GET", "HEAD", "PATCH", "DELETE", "OPTIONS")
+# Whatever the protocol: PUT a file by its name, PATCH and DELETE for FilePond, POST on an upload for tus.
+ON_COLLECTION = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+ON_UPLOAD = ("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS")
 
 
 def handle(method: str, uid: str | None) -> Response:
@@ -28,8 +29,7 @@ def handle(method: str, uid: str | None) -> Response:
         return look(uid)
     if uid is not None and method == "DELETE":
         return files.delete(uid)
-    allowed = ON_COLLECTION if uid is None else ON_UPLOAD
-    raise MethodNotAllowedError(f"{method} is not among the methods that are taken here: {', '.join(allowed)}.")
+    raise MethodNotAllowedError(f"{method} is not taken here, or only with the headers of a protocol that has it.")
 
 
 def send_chunk() -> Response:
