@@ -61,7 +61,7 @@ class Patch:
             query.get("patch", ""),
             _number(headers, "upload-offset"),
             _number(headers, "upload-length"),
-            _utf8(headers.get("upload-name", "").strip()),
+            _utf8(headers.get("upload-name", "").strip(" \t")),
         )
 
     def build(self) -> tuple[dict[str, str], dict[str, str]]:
@@ -140,7 +140,7 @@ def is_form(part_name: str, fields: Mapping[str, str]) -> bool:
 
 
 def _number(headers: Mapping[str, str], name: str) -> int:
-    text = headers.get(name, "").strip()
+    text = headers.get(name, "").strip(" \t")
     if not _DIGITS.fullmatch(text) or int(text) > LARGEST_INTEGER:
         raise InvalidRequestError(
             f"The header {name.title()} {shown(text)} is not a number between 0 and {LARGEST_INTEGER}."

@@ -118,7 +118,9 @@ class AppendWriter:
                 if self._complete or self._ends(self._offset):
                     header.mark_complete()
                 self._table.write_header(header)
-            if self._durability is Durability.CHUNK:
+            if self._durability is Durability.CHUNK or (
+                self._durability is Durability.FINISH and header.checkpoint_due
+            ):
                 make_durable(self._folder, self._table)
             self._unsafe = False
         return standing(header)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit
 
 from flask import request, url_for
 
 from ..upload import is_uid
+
+# What a proxy may have put in front of the path without telling.
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 
 
 def upload_url(uid: str) -> str:
@@ -17,9 +21,12 @@ def upload_url(uid: str) -> str:
 def uid_of(url: str) -> str:
     """Return the uid in a URL that ``upload_url`` has made, absolute or relative; '' for any other."""
     try:
-        path = urlsplit(url.strip()).path.rstrip("/")
+        parts = urlsplit(url)
     except ValueError:
         return ""
-    uid = path.rpartition("/")[2]
-    # A proxy may have put something in front of the path without telling.
-    return uid if is_uid(uid) and path.endswith(upload_url(uid)) else ""
+    uid = parts.path.rpartition("/")[2]
+    if not is_uid(uid) or parts.scheme not in ("", "http", "https"):
+        return ""
+    own = upload_url(uid)
+    found = parts.path.endswith(own) and _PREFIX.fullmatch(parts.path.removesuffix(own))
+    return uid if found else ""
