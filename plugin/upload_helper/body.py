@@ -117,11 +117,13 @@ class Body:
 def open_body(environ: WSGIEnvironment, stream: Any, *, limit: int, timeout: float) -> Body:
     """Return the body of the request in `environ`, to be read from `stream`.
 
-    Raises UnsupportedTypeError for a Content-Encoding, TooLargeError if the declared length is over `limit`.
+    Raises UnsupportedTypeError for a coding of the bytes, TooLargeError if the declared length is over `limit`.
     """
-    coding = environ.get("HTTP_CONTENT_ENCODING", "")
-    if coding.strip().lower() not in ("", "identity"):
-        raise UnsupportedTypeError(f"Content-Encoding {shown(coding)} is not understood; send the bytes as they are.")
+    # A server may take "gzip, chunked" and hand on what is compressed still (RFC 9112, section 6.1).
+    for name, known in (("Content-Encoding", ("", "identity")), ("Transfer-Encoding", ("", "identity", "chunked"))):
+        coding = environ.get(f"HTTP_{name.upper().replace('-', '_')}", "")
+        if any(part.strip(" \t").lower() not in known for part in coding.split(",")):
+            raise UnsupportedTypeError(f"{name} {shown(coding)} is not understood; send the bytes as they are.")
     declared = environ.get("CONTENT_LENGTH", "")
     if declared:
         if not (declared.isascii() and declared.isdecimal()):

@@ -118,9 +118,8 @@ class AppendWriter:
                 if self._complete or self._ends(self._offset):
                     header.mark_complete()
                 self._table.write_header(header)
-            if self._durability is Durability.CHUNK or (
-                self._durability is Durability.FINISH and header.checkpoint_due
-            ):
+            due = self._durability is Durability.FINISH and header.checkpoint_due
+            if due or self._durability is Durability.CHUNK:
                 make_durable(self._folder, self._table)
             self._unsafe = False
         return standing(header)
