@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
-from .direct import DirectReader, direct_reader, piecewise_reader
+from .direct import DirectReader, PiecewiseReader, direct_reader, piecewise_reader
 from .errors import (
     BodyCutError,
     BodyStalledError,
@@ -73,9 +73,11 @@ class Body:
         try:
             yield from self._blocks()
         except TimeoutError as error:
+            self.give_up()
             raise BodyStalledError(f"No byte of the body came for {self.timeout:g} seconds.") from error
         except (OSError, ClientDisconnected) as error:
             # gunicorn's own errors about a broken body are OSErrors as well.
+            self.give_up()
             raise BodyCutError("The connection broke in the middle of the body.") from error
         finally:
             if self.connection is not None and with_timeout:
@@ -85,8 +87,13 @@ class Body:
 
     def give_up(self) -> None:
         """Read no further, and have the connection closed behind the answer."""
-        if isinstance(self.stream, DirectReader):
+        if isinstance(self.stream, (DirectReader, PiecewiseReader)):
             self.stream.give_up()
+            # gunicorn would wait two seconds for the client's end, and serve nobody else meanwhile. Not so under TLS,
+            # where a shutdown takes the encryption off.
+            if type(self.connection) is socket.socket:
+                with suppress(OSError):
+                    self.connection.shutdown(socket.SHUT_RD)
 
     def _blocks(self) -> Iterator[bytes | memoryview]:
         read = self.stream.read
@@ -109,7 +116,6 @@ class Body:
         while not reader.wait(_PULSE_SECONDS):
             silent += _PULSE_SECONDS
             if self.timeout and silent >= self.timeout:
-                self.give_up()
                 raise TimeoutError
             yield b""
 

@@ -80,13 +80,17 @@ class PiecewiseReader:
         except StopIteration:
             return self._ahead
         except BaseException as error:
-            self._body.failed = True
+            self.give_up()
             if isinstance(error, Exception) and not isinstance(error, OSError):
                 # Of broken trailers gunicorn speaks otherwise than of all the rest.
                 raise OSError("the trailers are broken") from error
             raise
         part, self._ahead = self._ahead[:size], self._ahead[size:]
         return part
+
+    def give_up(self) -> None:
+        """Let gunicorn close the connection, for where the next request begins is not known any more."""
+        self._body.failed = True
 
 
 def piecewise_reader(stream: Any) -> PiecewiseReader | None:
