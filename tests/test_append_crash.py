@@ -685,6 +685,22 @@ def test_after_a_restart_of_the_machine_the_offset_is_what_was_at_the_last_check
         assert after.read(third) == DATA
 
 
+@pytest.mark.parametrize("durability", ["finish", "chunk"])
+def test_checkpoint_of_a_wrong_file_says_nothing_of_the_right_one(tmp_path, monkeypatch, durability):
+    service = Service(tmp_path / "uploads", durability=durability)
+    uid = service.new(SIZE, checksum=MD5)
+    monkeypatch.setattr(table, "CHECKPOINT_SECONDS", -1)
+    with pytest.raises(ChecksumMismatchError):
+        service.put(uid, 0, WRONG)
+    monkeypatch.setattr(table, "CHECKPOINT_SECONDS", 1000)
+    hanging = service.store.appender(service.store.read(uid), 0, hold=False, complete=None)
+    hanging.__enter__()
+    hanging.write(DATA[:SENT])
+    with other_boot():
+        assert Service(tmp_path / "uploads").position(uid, "ann").offset == 0
+    hanging.__exit__()
+
+
 def test_held_bytes_are_a_checkpoint_when_one_is_due(tmp_path, monkeypatch):
     service = Service(tmp_path / "uploads", durability="finish")
     uid = service.new(SIZE)

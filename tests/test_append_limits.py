@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import random
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -28,6 +31,7 @@ from upload_helper import (
     TooLargeError,
     TooManyUploadsError,
     UnsupportedTypeError,
+    Upload,
 )
 from upload_helper.errors import FinishedError, LengthMismatchError, OffsetMismatchError
 from upload_helper.service import NewUpload
@@ -615,6 +619,34 @@ def test_one_of_many_who_ask_at_once_reports_the_end(folder):
         assert [event for other in others for event in other.events] == [("finished", uid)]
 
 
+@pytest.mark.parametrize("way", ["append", "append nothing", "position", "concatenate"])
+@pytest.mark.parametrize("act", ["move_to", "delete"])
+def test_host_may_take_the_file_when_it_is_told_of_its_end(folder, tmp_path, way, act):
+    service = Service(folder)
+
+    def take_it(event: str, upload: Upload) -> None:
+        if event == "finished":
+            upload.move_to(tmp_path / "moved") if act == "move_to" else upload.delete()
+
+    service._notify = take_it
+    if way == "concatenate":
+        position = service.concatenate(
+            NewUpload("f", concat="final;"), [service.make(DATA[:100], concat="partial")], "ann"
+        )
+    else:
+        uid = service.new(100)
+        with suppress(BodyCutError):
+            if way != "append":
+                service.append(uid, cut_piece(0, DATA[:100], None), "ann")
+        if way == "position":
+            position = service.position(uid, "ann")
+        else:
+            position = service.put(uid, 0 if way == "append" else 100, DATA[:100] if way == "append" else b"")
+    assert (position.offset, position.complete) == (100, True)
+    assert position.expires == pytest.approx(time.time() + service.config.expiry.total_seconds(), abs=60)
+    assert act == "delete" or (tmp_path / "moved").read_bytes() == DATA[:100]
+
+
 @pytest.mark.parametrize("size", [100, UNKNOWN_SIZE])
 def test_file_with_the_wrong_checksum_is_sent_again_from_the_start(folder, size):
     service = Service(folder)
@@ -737,6 +769,11 @@ def test_position_tells_when_the_upload_will_be_swept(folder):
         uid = service.new(10)
         service.put(uid, 0, DATA[:sent])
         age(folder, uid, 600)
+        path = folder / uid / "upload.json"
+        members = json.loads(path.read_text())
+        if sent == 10:
+            path.write_text(json.dumps({**members, "finished": members["finished"] - 600}))
+            os.utime(path, (path.stat().st_mtime - 600,) * 2)
         for _ in range(2):
             # Asking for the position of one that is on its way puts the expiry off; of one that is finished, it doesn't.
             expires = service.position(uid, "ann").expires

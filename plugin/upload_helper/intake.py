@@ -35,6 +35,7 @@ _AROUND = 256 << 10
 _BLOCK = 256 << 10
 # How long a client that was refused may go on sending.
 _DRAIN_SECONDS = 5
+_DRAIN_SILENCE = 1
 # Where the body is kept once it is opened, for whoever has to read the rest of it.
 _BODY = "upload_helper.body"
 
@@ -118,6 +119,8 @@ def drain(request: Request, error: Exception | None) -> None:
     if state is not None:
         with suppress(Error):
             rest = body or open_raw(request, state.config, 2 * largest_struct(state.config))
+            # Who is refused must not keep a thread by silence for as long as somebody who is welcome.
+            rest.timeout = min(rest.timeout or _DRAIN_SILENCE, _DRAIN_SILENCE)
             until = time.monotonic() + _DRAIN_SECONDS
             for block in rest.blocks():
                 # An empty block is a second of silence: there is no more, or nobody.

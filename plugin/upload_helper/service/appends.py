@@ -250,9 +250,9 @@ class AppendUploads(Uploads):
 
     def _position(self, record: Record, progress: Progress) -> Position:
         expiry = self.config.expiry.total_seconds()
-        # What asks for the position of a finished upload writes nothing to it.
+        # What asks for the position of a finished upload writes nothing to it; and the host may have taken it by now.
         finished = record.state is State.FINISHED
-        written = self._store.last_write(record.uid) if expiry and finished else time.time()
+        written = record.finished if finished else time.time()
         return Position(
             upload=self._upload(record),
             offset=progress.received_bytes,
