@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from typing import Any
 
@@ -420,3 +421,23 @@ def test_form_that_the_host_has_parsed_needs_its_file_too(guarded):
     )
     disagreeing = as_form({**fields(DATA, 300, 0), "csrf_token": token}, PARTS[0])
     refusal(client.post("/uploads", **disagreeing, query_string={"chunkNumber": 3}), 400)
+
+
+async def asynchronous(access: uh.Access) -> bool:
+    return False
+
+
+@pytest.mark.filterwarnings("ignore:coroutine 'asynchronous' was never awaited:RuntimeWarning")
+@pytest.mark.parametrize(
+    "answer", [asynchronous, lambda access: ({}, 403), lambda access: dict.get, lambda access: "no"]
+)
+def test_what_is_neither_yes_nor_no_lets_nobody_pass(make_app, answer):
+    with pytest.raises(TypeError, match="return True or False"):
+        make_app(answer, lambda: "ann").test_client().get("/uploads")
+    gc.collect()
+
+
+@pytest.mark.parametrize("who", [True, False])
+def test_user_who_is_only_true_or_false_is_nobody(make_app, who):
+    with pytest.raises(TypeError, match="return an id"):
+        make_app(lambda access: True, lambda: who).test_client().get("/uploads")

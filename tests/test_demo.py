@@ -467,7 +467,7 @@ def test_missing_gunicorn_is_said_with_the_command_that_installs_it(tmp_path):
     command = [python, option, f"import sys; sys.modules['gunicorn'] = None; {code}", "demo", "--port", "0"]
     status, said = run(command, tmp_path)
     assert status == 1
-    assert said == "Error: gunicorn is not installed. Install it with: pip install 'flask-upload-helper[server]'\n"
+    assert said == "Error: gunicorn is not installed. Install it with: pip install 'gunicorn>=27'\n"
 
 
 def run(command: list[str], folder: Path) -> tuple[int, str]:

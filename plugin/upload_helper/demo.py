@@ -150,7 +150,7 @@ def _gunicorn(app: Flask, listener: socket.socket, settings: Mapping[str, Any]) 
         # An extra, which only this command needs.
         from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped] # noqa: PLC0415
     except ImportError:
-        text = "gunicorn is not installed. Install it with: pip install 'flask-upload-helper[server]'"
+        text = "gunicorn is not installed. Install it with: pip install 'gunicorn>=27'"
         raise click.ClickException(text) from None
 
     def end_with_the_terminal(arbiter: Any) -> None:

@@ -46,7 +46,8 @@ class AppState:
         who = self.identify() if self.identify else None
         if who is None:
             return ""
-        if isinstance(who, (str, int)):
+        # Not True either, which is whoever has signed in.
+        if isinstance(who, (str, int)) and not isinstance(who, bool):
             return str(who)
         # The text of any other object may be another one tomorrow, and nobody would find their uploads again.
         raise TypeError(f"identify returned {who!r}; return an id as str or int, or None for nobody in particular.")
@@ -63,7 +64,11 @@ class AppState:
 
     def allow(self, operation: Operation, upload: Upload | None = None) -> None:
         """Raise ForbiddenError unless the host says yes."""
-        if not self.require_authorize()(Access(operation, upload)):
+        allowed = self.require_authorize()(Access(operation, upload))
+        if allowed and not isinstance(allowed, bool):
+            # A coroutine, a redirect or a method that nobody called would pass for yes.
+            raise TypeError(f"authorize returned {allowed!r}; return True or False.")
+        if not allowed:
             raise ForbiddenError(f"You may not do this: {operation}.")
 
 

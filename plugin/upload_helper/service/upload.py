@@ -48,7 +48,7 @@ class Upload:
     owner: str = ""
     """Who started it, as the host's ``identify`` said."""
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """What else the client said of the file, from tus; never to be trusted more than its name."""
+    """All that a client of tus said of the file, as it said it; unlike the name, nothing is taken out of it."""
     _service: Keeper | None = field(default=None, repr=False, compare=False)
 
     def move_to(self, target: str | os.PathLike[str], *, overwrite: bool = False, mode: int = 0o644) -> Path:

@@ -29,7 +29,10 @@ def handle(method: str, uid: str | None) -> Response:
         return look(uid)
     if uid is not None and method == "DELETE":
         return files.delete(uid)
-    raise MethodNotAllowedError(f"{method} is not taken here, or only with the headers of a protocol that has it.")
+    raise MethodNotAllowedError(
+        f"{method} is not taken here, or only with the headers of a protocol that has it.",
+        remedy="To send a file as the body, PUT it to the collection with its name in the query, ?name=survey.tif.",
+    )
 
 
 def send_chunk() -> Response:
