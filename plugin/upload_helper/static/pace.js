@@ -1,0 +1,227 @@
+// How fast to go: chunks of which size, how many at a time, and how long to wait after a failure.
+
+const KIB = 1 << 10;
+const MIB = 1 << 20;
+/** Bytes of a chunk, at least and at most, where nobody asks for another size. */
+export const SMALLEST = 256 * KIB;
+export const LARGEST = 16 * MIB;
+const UNMEASURED = 4 * MIB;
+const MOST_CHUNKS = 100_000;
+const CHUNK_SECONDS = 4; // what a chunk should take: short enough to lose, long enough for the pause between two
+const FIRST_PARALLEL = 3;
+// Browsers open six connections to a server that speaks HTTP/1.1; one is left for the page.
+const MOST_PARALLEL = 5;
+const EPOCH = 2; // seconds of sending that are compared with each other
+const SMOOTHING = 4; // seconds
+
+/** A speed in bytes per second, smoothed over some seconds. */
+export class Meter {
+  #rate = 0;
+  #weight = 0;
+
+  /** Take in that `bytes` have moved in the last `seconds`. */
+  add(bytes, seconds) {
+    const keep = Math.exp(-seconds / SMOOTHING);
+    this.#rate = keep * this.#rate + ((1 - keep) * bytes) / seconds;
+    this.#weight = keep * this.#weight + (1 - keep);
+  }
+
+  /** Bytes per second; 0 while nothing is known. */
+  get speed() {
+    return this.#weight ? this.#rate / this.#weight : 0;
+  }
+}
+
+/** The pauses between tries: each twice as long as the one before, with jitter, unless the server says how long. */
+export class Backoff {
+  #since = -Infinity;
+  #until = -Infinity;
+  #wakers = new Set();
+  tries = 0;
+
+  constructor({ first = 0.5, longest = 30 } = {}) {
+    Object.assign(this, { first, longest });
+  }
+
+  /** Return the seconds to wait after a failure; several of requests that were under way together count as one. */
+  failed({ retryAfter = null, begun = Infinity } = {}) {
+    const now = Date.now();
+    if (begun > this.#since) {
+      this.tries += 1;
+      this.#since = now;
+      this.#until = now;
+    }
+    const own = Math.min(this.longest, this.first * 2 ** (this.tries - 1)) * (0.5 + Math.random() / 2);
+    // A bit more than what was asked for, so that not everybody comes back at the same moment.
+    const seconds = retryAfter === null ? own : Math.max(own, retryAfter * (1 + Math.random() / 20));
+    this.#until = Math.max(this.#until, now + 1000 * seconds);
+    return (this.#until - now) / 1000;
+  }
+
+  succeeded() {
+    this.tries = 0;
+    this.wake();
+  }
+
+  /** Whether one has to wait. */
+  get held() { return Date.now() < this.#until; }
+
+  /** End the pause now. */
+  wake() {
+    this.#until = -Infinity;
+    for (const end of [...this.#wakers]) end();
+  }
+
+  /** Resolve when the pause is over; reject with the reason of the signal. */
+  async over(signal) {
+    while (Date.now() < this.#until) await this.#sleep(this.#until - Date.now(), signal);
+    signal.throwIfAborted();
+  }
+
+  #sleep(milliseconds, signal) {
+    return new Promise((resolve) => {
+      const end = () => {
+        clearTimeout(timer);
+        signal.removeEventListener("abort", end);
+        this.#wakers.delete(end);
+        resolve();
+      };
+      const timer = setTimeout(end, milliseconds);
+      signal.addEventListener("abort", end);
+      this.#wakers.add(end);
+      if (signal.aborted) end();
+    }).then(() => signal.throwIfAborted());
+  }
+}
+
+/** Lets only so many requests through at a time, those of the earliest file first, and none in a pause. */
+export class Gate {
+  #taken = 0;
+  #queue = [];
+
+  /**
+   * @param {() => number} limit how many at a time
+   * @param {Backoff} backoff the pauses that everybody keeps
+   */
+  constructor(limit, backoff) {
+    Object.assign(this, { limit, backoff });
+  }
+
+  /** Resolve, when it is one's turn, with a function that gives the place back. */
+  async take(order, signal) {
+    for (;;) {
+      const release = await this.#enter(order, signal);
+      if (!this.backoff.held) return release;
+      release();
+      await this.backoff.over(signal);
+    }
+  }
+
+  #enter(order, signal) {
+    return new Promise((resolve, reject) => {
+      if (signal.aborted) return reject(signal.reason);
+      const waiting = { order, resolve, leave: () => signal.removeEventListener("abort", giveUp) };
+      const giveUp = () => {
+        this.#queue.splice(this.#queue.indexOf(waiting), 1);
+        reject(signal.reason);
+      };
+      signal.addEventListener("abort", giveUp, { once: true });
+      const place = this.#queue.findLastIndex((other) => other.order <= order) + 1;
+      this.#queue.splice(place, 0, waiting);
+      this.#admit();
+    });
+  }
+
+  #admit() {
+    while (this.#taken < this.limit() && this.#queue.length) {
+      const { resolve, leave } = this.#queue.shift();
+      leave();
+      this.#taken += 1;
+      resolve(() => {
+        this.#taken -= 1;
+        this.#admit();
+      });
+    }
+  }
+}
+
+/** Chooses the size of chunks for a file from the speed of the link, and seeks the best number of them at a time. */
+export class Pace {
+  #fixed;
+  #largest = LARGEST;
+  #direction = 1;
+  #last = 0; // bytes per second in the epoch before
+  #began = 0;
+  #bytes = 0;
+
+  /** @param {{parallel: ?number, chunkSize: ?number, speed: ?number}} known numbers fix what otherwise adapts */
+  constructor({ parallel = null, chunkSize = null, speed = null } = {}) {
+    this.#fixed = parallel;
+    this.chunkSize = chunkSize;
+    this.speed = speed;
+    this.parallel = parallel ?? FIRST_PARALLEL;
+  }
+
+  /** The largest number of chunks at a time that may come up. */
+  get most() {
+    return this.#fixed ?? MOST_PARALLEL;
+  }
+
+  /** Return the bytes of a chunk for a file of `size` bytes. */
+  chunkSizeFor(size) {
+    return Math.max(this.chunkSize ?? this.#bySpeed(), Math.ceil(size / MOST_CHUNKS), 1);
+  }
+
+  #bySpeed() {
+    if (!this.speed) return Math.min(this.#largest, UNMEASURED);
+    const wanted = (this.speed / this.parallel) * CHUNK_SECONDS;
+    // Powers of two keep to the blocks of disks.
+    return Math.max(SMALLEST, Math.min(this.#largest, 2 ** Math.floor(Math.log2(wanted))));
+  }
+
+  /** Use smaller chunks than `size` from now on; return false where there is no room for that. */
+  shrink(size) {
+    if (this.chunkSize || size <= SMALLEST) return false;
+    this.#largest = Math.max(SMALLEST, 2 ** Math.floor(Math.log2(size) - 2));
+    return true;
+  }
+
+  /** Take in that a chunk of so many bytes has arrived. */
+  arrived(bytes, now = performance.now()) {
+    if (this.parallel === 1 && this.#fixed === null) this.parallel = FIRST_PARALLEL;
+    this.#began ||= now;
+    this.#bytes += bytes;
+    const seconds = (now - this.#began) / 1000;
+    if (seconds < EPOCH) return;
+    const speed = this.#bytes / seconds;
+    this.speed = speed;
+    if (this.#fixed === null) this.#step(speed);
+    this.#last = speed;
+    this.rest(now);
+  }
+
+  // Climbs while that makes it faster; where it makes no difference, fewer are better.
+  #step(speed) {
+    if (this.#last) {
+      if (speed < 0.95 * this.#last) this.#direction = -this.#direction;
+      else if (speed < 1.05 * this.#last) this.#direction = -1;
+    }
+    const next = this.parallel + this.#direction;
+    if (next < 2 || next > MOST_PARALLEL) this.#direction = -this.#direction;
+    this.parallel = Math.min(MOST_PARALLEL, Math.max(2, next));
+  }
+
+  /** Begin the measurement anew, as after a pause in which nothing was to be sent. */
+  rest(now = 0) {
+    this.#began = now;
+    this.#bytes = 0;
+  }
+
+  /** Take in that the link broke: one chunk at a time, until one arrives. */
+  broke() {
+    if (this.#fixed === null) this.parallel = 1;
+    this.#last = 0;
+    this.#direction = 1;
+    this.rest();
+  }
+}
