@@ -61,6 +61,8 @@ class Config:
     """Origins, as ``https://maps.example.org``, whose pages may send requests from another site."""
     cors_origins: frozenset[str] = field(default_factory=frozenset)
     """Origins whose pages may send requests and read the blueprint's answers (CORS); they are trusted as well."""
+    base_template: str = "upload_helper/base.html"
+    """Template that the pages of the blueprint extend; it needs a block ``content``, and may have one ``title``."""
     accel_redirect: str = ""
     """Internal location of nginx, as ``/protected-uploads/``, that serves the folder; empty sends files from here."""
 
@@ -139,6 +141,12 @@ def _location(value: Any) -> str:
     return value
 
 
+def _template(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("the name of a template is expected, such as base.html")
+    return value
+
+
 def _durability(value: Any) -> Durability:
     try:
         return Durability(value)
@@ -162,5 +170,6 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "body_timeout": _duration,
     "trusted_origins": _origins,
     "cors_origins": _origins,
+    "base_template": _template,
     "accel_redirect": _location,
 }

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, Flask, Request, current_app, has_app_context
+from flask import Blueprint, Flask, Request, current_app, has_app_context, request
 from werkzeug.local import LocalProxy
 
 from . import signals
+from .body import BLOCK
 from .config import Config
 from .errors import Error
 from .intake import read_chunk
 from .protocols.chunked import ChunkRequest, ChunkResponse, StatusRequest, StatusResponse
 from .service import Event, Upload, UploadService, log
-from .state import KEY, AppState, Authorize, Identify, current_state
+from .state import KEY, AppState, Authorize, Identify, Language, current_state
 from .stores import LocalStore
-from .views import answer_error, make_blueprint
+from .views import answer_error, make_blueprint, take_from_form
 
 
 class UploadHelper:
@@ -27,14 +30,25 @@ class UploadHelper:
     and does not exist for anybody else. `authorize` is asked before every operation of the ready-made blueprint; see
     ``Access``. Without it the blueprint refuses everything. Endpoints of the host's own are the host's to guard.
 
+    `language` returns the language of pages and widget, such as ``de``, or None for that of the browser; `texts` are
+    further words for them, by language and key, beside or instead of those in ``static/texts.js``.
+
     The settings are read from ``app.config`` once, here; keys begin with ``UPLOAD_HELPER_``.
     """
 
     def __init__(
-        self, app: Flask | None = None, *, authorize: Authorize | None = None, identify: Identify | None = None
+        self,
+        app: Flask | None = None,
+        *,
+        authorize: Authorize | None = None,
+        identify: Identify | None = None,
+        language: Language | None = None,
+        texts: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self._authorize = authorize
         self._identify = identify
+        self._language = language
+        self._texts = texts or {}
         self._states: weakref.WeakKeyDictionary[Flask, AppState] = weakref.WeakKeyDictionary()
         if app is not None:
             self.init_app(app)
@@ -63,7 +77,7 @@ class UploadHelper:
                     log.exception("A receiver of upload_%s failed.", event)
 
         service = UploadService(config, LocalStore(config), notify)
-        state = AppState(self, config, service, self._authorize, self._identify)
+        state = AppState(self, config, service, self._authorize, self._identify, self._language, self._texts)
         app.extensions[KEY] = self._states[app] = state
         # So that a plain view of the host answers our errors as the blueprint does, unless the host has its own way.
         if Error not in app.error_handler_spec[None][None]:
@@ -95,6 +109,18 @@ class UploadHelper:
         """
         state = self._state()
         return state.service.get_upload(uid, state.owner())
+
+    def claim(self, field: str) -> list[Upload]:
+        """Return the finished uploads that the form in the current request names in `field`, as the widget does.
+
+        Files that came in the field themselves, from a browser without JavaScript, are stored and are among them; the
+        form must then be ``multipart/form-data``. Raises Error, which a view need not catch: NotFoundError for an
+        upload that is gone or somebody else's, IncompleteError for one that is not finished, TooLargeError and others
+        for a file. Check permissions before: this method does not ask ``authorize``.
+        """
+        uploads = [self.get_upload(uid) for uid in dict.fromkeys(request.form.getlist(field)) if uid]
+        files = [file for file in request.files.getlist(field) if file.filename]
+        return uploads + take_from_form((file.filename or "", iter(partial(file.read, BLOCK), b"")) for file in files)
 
     def get_status(self, uid: str) -> StatusResponse:
         """Say how far an upload of the current user is; outside of a request, of any."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from flask import current_app, has_request_context
@@ -27,6 +27,7 @@ class Access:
 
 Authorize = Callable[[Access], bool]
 Identify = Callable[[], object]
+Language = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ class AppState:
     service: UploadService
     authorize: Authorize | None
     identify: Identify | None
+    language: Language | None = None
+    texts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The host's own words for pages and widget, by language and key."""
 
     def owner(self) -> str | None:
         """Return who asks: '' for nobody in particular, None when the host's own code asks outside of a request."""

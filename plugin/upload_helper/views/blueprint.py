@@ -7,12 +7,12 @@ from types import ModuleType
 from flask import Blueprint, Response, g, request
 from werkzeug.exceptions import HTTPException, default_exceptions
 
-from ..errors import Error, InvalidRequestError, MethodNotAllowedError, shown
+from ..errors import Error, ForbiddenError, InvalidRequestError, MethodNotAllowedError, shown
 from ..intake import check_same_site, drain, respond
 from ..protocols.chunked import MULTIPART, RAW, REQUIRED_FIELDS
 from ..service import log
 from ..state import current_state
-from . import chunks, cors, dialects, filepond, files, rufh, tus
+from . import chunks, cors, dialects, filepond, files, pages, rufh, tus
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _OVERRIDES = ("POST", "HEAD", "PATCH", "DELETE", "OPTIONS")
@@ -38,6 +38,8 @@ def make_blueprint(name: str) -> Blueprint:
     for rule, endpoint in (("", "collection"), ("/", "collection"), ("/<uid>", "upload")):
         blueprint.add_url_rule(rule, endpoint, dispatch, methods=_METHODS, provide_automatic_options=False)
     blueprint.add_url_rule("/<uid>/status", view_func=files.status)
+    blueprint.add_url_rule("/<uid>/delete", view_func=files.delete_by_form, methods=["POST"])
+    pages.register(blueprint)
     return blueprint
 
 
@@ -64,7 +66,12 @@ def _meant_method() -> str:
 
 
 def answer_error(error: Error) -> Response:
-    """Answer with the error's status, and its code, text and remedy as JSON or msgpack; for views of the host."""
+    """Answer with the error's status, and its code, text and remedy, as a page to a browser; for views of the host."""
+    return pages.as_page(_answer_plainly(error))
+
+
+def _answer_plainly(error: Error) -> Response:
+    """Answer with the error's status, and its code, text and remedy as JSON or msgpack."""
     if error.status >= 500:
         # The client is told to ask the operator, who learns the rest here.
         log.error("%s: %s", error.code, error, exc_info=error)
@@ -77,7 +84,7 @@ def answer_error(error: Error) -> Response:
 
 
 def _answer_own_error(error: Error) -> Response:
-    answer = answer_error(error)
+    answer = _answer_plainly(error)
     if isinstance(error, MethodNotAllowedError):
         uid = (request.view_args or {}).get("uid")
         answer.headers["Allow"] = ", ".join(chunks.ON_UPLOAD if uid else chunks.ON_COLLECTION)
@@ -134,8 +141,10 @@ def _ask_around() -> ModuleType:
 
 def _spoken(error: Exception, answer: Response) -> Response:
     """Return an error as the client's protocol words it."""
-    amend = getattr(_speaker(), "amend_error", None)
-    return answer if amend is None else amend(error, answer)
+    speaker = _speaker()
+    amend = getattr(speaker, "amend_error", None)
+    answer = answer if amend is None else amend(error, answer)
+    return pages.as_page(answer) if speaker in (chunks, dialects) else answer
 
 
 def _amend(answer: Response) -> Response:
@@ -151,4 +160,17 @@ def _options(uid: str | None) -> Response:
     for protocol in (tus, rufh):
         answer.headers.update(protocol.handle("OPTIONS", uid).headers)
     answer.headers["Allow"] = ", ".join(chunks.ON_COLLECTION if uid is None else chunks.ON_UPLOAD)
+    return _with_token(answer)
+
+
+def _with_token(answer: Response) -> Response:
+    """Give a page of this site a new CSRF token of the host: its own may end before a large file is there."""
+    try:
+        check_same_site(request, current_state().config)
+    except ForbiddenError:
+        return answer
+    token = pages.csrf_token()
+    if token:
+        answer.headers["X-CSRFToken"] = token
+        answer.headers["Cache-Control"] = "no-store"
     return answer

@@ -10,7 +10,7 @@ from ..intake import read_chunk, respond
 from ..protocols.chunked import ChunkRequest, ChunkResponse
 from ..protocols.tus import PARTIAL
 from ..state import current_state
-from . import files, rufh
+from . import files, pages, rufh
 
 # Whatever the protocol: PUT a file by its name, PATCH and DELETE for FilePond, POST on an upload for tus.
 ON_COLLECTION = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -22,7 +22,7 @@ def handle(method: str, uid: str | None) -> Response:
     if uid is None and method == "POST":
         return send_chunk()
     if uid is None and method in ("GET", "HEAD"):
-        return files.list_uploads()
+        return files.list_uploads() if "identifier" in request.args or not pages.wanted() else pages.overview()
     if uid is not None and method == "GET":
         return files.download(uid)
     if uid is not None and method == "HEAD":

@@ -12,6 +12,7 @@ from ..intake import query, respond
 from ..protocols import structs
 from ..protocols.chunked import StatusRequest
 from ..state import current_state
+from . import pages
 
 
 def list_uploads() -> Response:
@@ -55,6 +56,12 @@ def delete(uid: str) -> Response:
     state.allow("delete", state.service.peek(uid, owner))
     state.service.delete(uid, owner)
     return Response(status=204)
+
+
+def delete_by_form(uid: str) -> Response:
+    """Delete an upload for a browser without JavaScript, whose forms can do nothing but POST."""
+    answer = delete(uid)
+    return pages.go_back() if pages.wanted() else answer
 
 
 def _status(wanted: StatusRequest) -> Response:
