@@ -86,11 +86,6 @@ export function browserStorage() {
   try { return globalThis.localStorage ?? null; } catch { return null; }
 }
 
-/** Return 128 random bits as text. Not randomUUID, which a page that came over plain HTTP does not have. */
-export function randomIdentifier() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
 class Passing {
   #map = new Map();
   get length() { return this.#map.size; }

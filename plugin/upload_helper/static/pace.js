@@ -5,7 +5,7 @@ const MIB = 1 << 20;
 /** Bytes of a chunk, at least and at most, where nobody asks for another size. */
 export const SMALLEST = 256 * KIB;
 export const LARGEST = 16 * MIB;
-const UNMEASURED = 4 * MIB;
+const UNMEASURED = 8 * MIB;
 const MOST_CHUNKS = 100_000;
 const CHUNK_SECONDS = 4; // what a chunk should take: short enough to lose, long enough for the pause between two
 const FIRST_PARALLEL = 3;
@@ -184,6 +184,12 @@ export class Pace {
     if (this.chunkSize || size <= SMALLEST) return false;
     this.#largest = Math.max(SMALLEST, 2 ** Math.floor(Math.log2(size) - 2));
     return true;
+  }
+
+  /** Take in that a link is too slow for chunks of `size`; return false where they can't be smaller. */
+  slow(size, speed) {
+    this.speed = speed;
+    return this.chunkSizeFor(0) < size;
   }
 
   /** Take in that a chunk of so many bytes has arrived. */

@@ -1,11 +1,13 @@
 // One file on its way to the server.
 
 import { Backoff, Meter } from "./pace.js";
-import { randomIdentifier } from "./memory.js";
+import { Missing, planOf } from "./pieces.js";
 import { UploadError } from "./request.js";
 
-const LONGEST_NAME = 255; // bytes in UTF-8 that the server takes
 const MOST_MISMATCHES = 5;
+const LOOK_AFTER = 5; // seconds of sending after which the size of the chunks is looked at, if none has arrived yet
+const SLOWEST_CHUNK = 20; // seconds
+const SLOW = new UploadError("too_slow", "The chunks are too large for this connection.", { permanent: false });
 // Errors after which the same upload can't go on, only another one of the same file.
 const LOST = new Set(["not_found", "chunk_conflict", "invalid_request", "length_mismatch"]);
 const GONE = { status: 404, remedy: "It has expired, or somebody has deleted it. Try again to send it from the start." };
@@ -28,6 +30,8 @@ export class UploadItem extends EventTarget {
   #meter = new Meter();
   #backoff = new Backoff();
   #stop = null;
+  #trial = null; // of the size of the chunks: since when they are sent, as long as none has arrived
+  #futile = 0; // how often the link broke before a chunk had arrived
   #promise = Promise.withResolvers();
 
   /** An id that is unique on the page. */
@@ -135,6 +139,7 @@ export class UploadItem extends EventTarget {
     const moved = this.#moved;
     this.#moved = 0;
     this.#meter.add(moved, seconds);
+    this.#judge(moved);
     this.#emit("progress");
     return moved;
   }
@@ -190,11 +195,7 @@ export class UploadItem extends EventTarget {
 
   #begin() {
     const { pace, memory } = this.#context;
-    const chunkSize = pace.chunkSizeFor(this.size);
-    this.#entry = {
-      identifier: randomIdentifier(), fileName: shortName(this.name), totalSize: this.size, chunkSize,
-      chunkCount: Math.max(1, Math.ceil(this.size / chunkSize)), path: this.path, begun: Date.now(),
-    };
+    this.#entry = planOf(this.file, this.path, pace.chunkSizeFor(this.size));
     memory.keep(this.#key, this.#entry);
     return this.#sendAll();
   }
@@ -216,6 +217,11 @@ export class UploadItem extends EventTarget {
     const waiting = AbortSignal.any([signal, calm.signal]);
     const sending = AbortSignal.any([signal, cut.signal]);
     let failure = null;
+    const fail = (error) => {
+      if (!failure || error.permanent) failure = error;
+      calm.abort();
+      if (error.permanent || error === SLOW) cut.abort();
+    };
     const lane = async () => {
       while (!failure && this.#missing.left) {
         const release = await gate.take(this.id, waiting);
@@ -226,12 +232,8 @@ export class UploadItem extends EventTarget {
         }
       }
     };
-    const guarded = () => lane().catch((error) => {
-      if (!failure || error.permanent) failure = error;
-      calm.abort();
-      if (error.permanent) cut.abort();
-    });
-    await Promise.all(Array.from({ length: Math.min(pace.most, this.#missing.left) }, guarded));
+    this.#trial = { begun: Date.now(), moved: 0, fail };
+    await Promise.all(Array.from({ length: Math.min(pace.most, this.#missing.left) }, () => lane().catch(fail)));
     if (failure) throw failure;
   }
 
@@ -247,6 +249,8 @@ export class UploadItem extends EventTarget {
       this.uploadUid = await sendChunk(this.#entry, number, content, { uploadUid: this.uploadUid, onProgress, signal });
       onProgress(content.size);
       this.#acknowledged += content.size;
+      this.#trial = null;
+      this.#futile = 0;
       flying.delete(number);
       this.#backoff.succeeded();
       pace.arrived(content.size);
@@ -261,13 +265,29 @@ export class UploadItem extends EventTarget {
     if (this.state === "uploading" && this.bytes === this.size && this.size) this.#setState("finishing");
   }
 
+  /** Give up chunks of a size that this link would take too long for; nothing has arrived yet that would be lost. */
+  #judge(moved) {
+    const trial = this.#trial;
+    if (!trial || this.#acknowledged || !this.#flying.size) return;
+    trial.moved += moved;
+    const seconds = (Date.now() - trial.begun) / 1000;
+    const { pace } = this.#context;
+    const speed = trial.moved / seconds;
+    if (seconds < LOOK_AFTER || !speed || (this.#flying.size * this.#entry.chunkSize) / speed < SLOWEST_CHUNK) return;
+    this.#trial = null;
+    if (!pace.slow(this.#entry.chunkSize, speed)) return;
+    trial.fail(SLOW);
+  }
+
   // ---- failures ----
 
   /** Wait until it makes sense to try again; throw what does not pass. */
   async #recover(error, signal) {
     if (!(error instanceof UploadError)) throw error;
+    if (error === SLOW) return this.#discard();
     if (error.status === 413 && error.code !== "too_large" && this.#cutSmaller()) return;
     if (error.permanent) throw error;
+    if (!error.ofServer && this.#trial?.moved) this.#futile += 1;
     const { backoff: common, pace, retries } = this.#context;
     const backoff = error.ofServer ? this.#backoff : common;
     if (!error.ofServer) pace.broke();
@@ -277,16 +297,22 @@ export class UploadItem extends EventTarget {
     this.error = error;
     this.#setState(error.status === 0 && navigator.onLine === false ? "offline" : "retrying");
     await backoff.over(signal);
+    if (this.#futile > 1 && !this.#acknowledged) this.#cutSmaller();
   }
 
-  /** Begin anew with smaller chunks, where a server in between does not take large ones. */
+  /** Begin anew with smaller chunks: a server in between does not take large ones, or the link breaks too often. */
   #cutSmaller() {
-    const { pace, discard } = this.#context;
-    if (!this.#entry || !pace.shrink(this.#entry.chunkSize)) return false;
-    discard(this.#key, this.#entry, this.uploadUid);
+    if (!this.#entry || !this.#context.pace.shrink(this.#entry.chunkSize)) return false;
+    this.#discard();
+    return true;
+  }
+
+  /** Leave what was begun to the server to delete, to begin anew. */
+  #discard() {
+    this.#context.discard(this.#key, this.#entry, this.uploadUid);
     this.#entry = null;
     this.uploadUid = "";
-    return true;
+    this.#futile = 0;
   }
 
   #fail(error) {
@@ -334,36 +360,4 @@ export class UploadItem extends EventTarget {
     this.dispatchEvent(new CustomEvent(type, { detail: { item: this } }));
     this.#context.emit(type, this);
   }
-}
-
-/** The chunks that are still to be sent. */
-class Missing {
-  #ranges;
-  left = 0;
-
-  /** @param {[number, number][]} ranges first and last number */
-  constructor(ranges) {
-    this.#ranges = ranges.map(([first, last]) => [first, last]);
-    for (const [first, last] of ranges) this.left += last - first + 1;
-  }
-
-  /** Return the next number; there must be one left. */
-  take() {
-    const range = this.#ranges[0];
-    const number = range[0]++;
-    if (range[0] > range[1]) this.#ranges.shift();
-    this.left -= 1;
-    return number;
-  }
-}
-
-/** Return a name that the server takes: composed as the server does it, and cut before its extension if it is long. */
-function shortName(name) {
-  const whole = name.normalize("NFC");
-  const bytesOf = (text) => new TextEncoder().encode(text).length;
-  const dot = whole.lastIndexOf(".");
-  const extension = dot > 0 && whole.length - dot <= 20 ? whole.slice(dot) : "";
-  const letters = [...whole.slice(0, whole.length - extension.length)];
-  while (bytesOf(letters.join("") + extension) > LONGEST_NAME) letters.pop();
-  return letters.join("") + extension;
 }

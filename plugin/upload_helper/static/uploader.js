@@ -1,5 +1,6 @@
 // Sends files to the blueprint in chunks: for programs. <upload-helper> in upload-helper.js is the widget on top of it.
 
+import { Awake } from "./awake.js";
 import { filesOf } from "./files.js";
 import { Memory, browserStorage } from "./memory.js";
 import { Backoff, Gate, Meter, Pace } from "./pace.js";
@@ -48,6 +49,7 @@ export class Uploader extends EventTarget {
   #timer = null;
   #ticked = 0;
   #idle = true;
+  #awake;
 
   /**
    * @param {string} endpoint the URL of the blueprint, as `/uploads`
@@ -59,6 +61,7 @@ export class Uploader extends EventTarget {
     this.options = { ...Uploader.defaults, ...options };
     const { parallel, chunkSize, storage = browserStorage(), retries } = this.options;
     this.#memory = new Memory(storage, this.endpoint);
+    this.#awake = new Awake(this.options.wakeLock);
     this.#pace = new Pace({ parallel, chunkSize, speed: this.#memory.speed });
     this.#context = {
       pace: this.#pace, memory: this.#memory, backoff: this.#backoff, retries,
@@ -268,12 +271,14 @@ export class Uploader extends EventTarget {
     this.#ticked = performance.now();
     this.#timer = setInterval(this.#tick, TICK);
     addEventListener("online", this.#online);
+    this.#awake.hold();
   }
 
   #rest() {
     clearInterval(this.#timer);
     this.#timer = null;
     removeEventListener("online", this.#online);
+    this.#awake.release();
     this.#pace.rest();
     if (this.#pace.speed) this.#memory.speed = this.#pace.speed;
   }
