@@ -63,6 +63,11 @@ class Gunicorn:
                 start_new_session=True,
             )  # fmt: skip
 
+    def configure(self, **config: object) -> None:
+        """Change settings; they hold from the next start on."""
+        settings = {**json.loads(self._environment["HOST_CONFIG"]), **config}
+        self._environment["HOST_CONFIG"] = json.dumps(settings)
+
     def kill(self) -> None:
         """Kill every process of the server with SIGKILL, and wait until they are gone."""
         if self._process is not None:

@@ -39,6 +39,7 @@ def test_every_setting_is_in_one_of_these_tables():
         *COLLECTIONS,
         "folder",
         "durability",
+        "base_template",
         "accel_redirect",
     }
 
@@ -64,6 +65,7 @@ BAD = [
         "maps.example.org", "https://maps.example.org/", "https://maps.example.org/path", "*", "", "null", "https://",
         "https://*.example.org", "https://maps.example.org?x", "https://anna@maps.example.org", " https://maps.example.org",
     )),
+    *(("base_template", value, "template") for value in ("", None, 5, b"base.html")),
     *(("accel_redirect", value, "slash") for value in (
         None, True, 5, b"/x/", ["/x/"], "x", "/", "//", "x/", "/x", "https://x/", "/x//", "/x/../y/", "/../", "/./", "/x y/", "/x?/",
         "/x#/", "/%2e%2e/", "/x\r\nX-Evil: 1/", "/x/\n", "/\u00fc/",
@@ -92,6 +94,7 @@ GOOD = [
     ("cors_origins", ["https://Maps.Example.ORG"], {"https://maps.example.org"}),
     ("cors_origins", ["https://a.example:443", "http://b.example:80"], {"https://a.example", "http://b.example"}),
     ("cors_origins", ["https://a.example:80", "http://b.example:443", "http://[::443]"], {"https://a.example:80", "http://b.example:443", "http://[::443]"}),
+    ("base_template", "base.html", "base.html"),
     ("accel_redirect", "", ""), ("accel_redirect", "/x/", "/x/"), ("accel_redirect", "/_internal/a.b-c~d/", "/_internal/a.b-c~d/"),
     ("folder", "/data/x", Path("/data/x")), ("folder", Path("/data/x"), Path("/data/x")),
 ]  # fmt: skip

@@ -18,7 +18,7 @@ export class Frame {
     this.status = make("p", { class: "unseen", role: "status" });
     this._note = make("p", { class: "note", part: "note", hidden: true });
     this.element = make(
-      "div", { class: "root", part: "root" },
+      "div", { class: "root", part: "root", role: "group" },
       this._makeDrop(), this._note, this._makeUnfinished(), this._makeOverall(pauseAll), this.list, this.status,
     );
     this.styles = this._makeStyles(nonce);
@@ -90,8 +90,8 @@ export class Frame {
       figures.push(words.text("speed", { amount: words.bytes(speed) }));
       if (Number.isFinite(secondsLeft)) figures.push(words.text("left", { time: words.duration(secondsLeft) }));
     }
-    setText(this._figures, finished ? words.bytes(total) : figures.join(" · "));
-    this._bar.hidden = finished;
+    setText(this._figures, finished ? words.bytes(total) : total ? figures.join(" · ") : "");
+    this._bar.hidden = finished || !total;
     setAttribute(this._bar, "value", String(total ? Math.min(1, bytes / total) : 0));
     this._all.hidden = !moving && !resting;
     setText(this._all, words.text(moving ? "pause.all" : "resume.all"));
@@ -100,7 +100,7 @@ export class Frame {
   _makeDrop() {
     this._choose = make("strong", { part: "link" });
     this._drop = make("span");
-    this._release = make("strong", { class: "release", "aria-hidden": "true" });
+    this._release = make("strong", { class: "release" });
     this._chooseFolder = make("span");
     this._hint = make("p", { class: "hint", id: "hint", part: "hint" });
     const call = make("span", { class: "call" }, this._choose, " ", this._drop);

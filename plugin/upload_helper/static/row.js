@@ -3,6 +3,7 @@
 import { icon, make, setAttribute, setText } from "./dom.js";
 
 const LARGEST_THUMBNAIL = 32e6; // bytes; a browser decodes the whole picture for it
+const LONG = 40; // characters of a name that gets a line of its own where there is little room
 const UNSETTLED = new Set(["checking", "finishing"]); // states in which nobody knows how long it takes
 const ACTIONS = {
   waiting: "pause", checking: "pause", uploading: "pause", paused: "resume", offline: "retry", retrying: "retry", failed: "retry",
@@ -70,6 +71,7 @@ export class Row {
     this._thumbnail = make("span", { class: "thumbnail", part: "thumbnail" }, icon("file"), icon("done"), icon("failed"));
     this._name = make("span", { class: "name", part: "name", dir: "auto" });
     this._name.textContent = item.path ? `${item.path}/${item.name}` : item.name;
+    this.element.classList.toggle("long", this._name.textContent.length > LONG);
     this._bar = make("progress", { part: "progress", max: "1" });
     this._state = make("span", { class: "state", part: "state" });
     this._amount = make("span");

@@ -1,18 +1,21 @@
 // <upload-helper-list>: the list of a person's uploads as the server wrote it, kept in step with what happens on the page.
 
-const EVENTS = ["upload-add", "upload-done", "upload-remove", "upload-error"];
+const CHANGES = ["upload-done", "upload-remove", "upload-error"];
 const PAUSE = 300; // milliseconds in which what happens is gathered into one look
 
-class UploadListElement extends HTMLElement {
+class UploadHelperListElement extends HTMLElement {
   #stop = null;
   #timer = 0;
   #turn = 0;
 
   connectedCallback() {
     const { signal } = (this.#stop = new AbortController());
-    for (const type of EVENTS) document.addEventListener(type, () => this.#soon(), { signal });
-    document.addEventListener("visibilitychange", () => document.hidden || this.#soon(), { signal });
-    this.addEventListener("submit", (event) => this.#submit(event), { signal });
+    const on = (target, type, act) => target.addEventListener(type, act, { signal });
+    for (const type of CHANGES) on(document, type, () => this.#soon());
+    for (const type of ["upload-pending", "upload-add"]) on(document, type, () => this.#hide());
+    on(document, "visibilitychange", () => document.hidden || this.#soon());
+    on(this, "submit", (event) => this.#submit(event));
+    this.#hide();
   }
 
   disconnectedCallback() {
@@ -21,7 +24,7 @@ class UploadListElement extends HTMLElement {
     this.#timer = 0;
   }
 
-  /** Ask the server for the list as it is now. */
+  /** Take the list from the page as the server makes it now. */
   async refresh() {
     const turn = ++this.#turn;
     const answer = await fetch(this.getAttribute("src") ?? location.href, { headers: { Accept: "text/html" } });
@@ -29,6 +32,7 @@ class UploadListElement extends HTMLElement {
     const fresh = page.querySelector(this.localName);
     // An older answer may come later.
     if (fresh && turn === this.#turn) this.replaceChildren(...fresh.childNodes);
+    this.#hide();
   }
 
   #soon() {
@@ -38,16 +42,24 @@ class UploadListElement extends HTMLElement {
     }, PAUSE);
   }
 
+  /** Hide what a widget on the page shows as well, and better: how far an upload is, and how to go on. */
+  #hide() {
+    const pending = new Set([...document.querySelectorAll("upload-helper")].flatMap((widget) => widget.pending ?? []));
+    for (const row of this.querySelectorAll("[data-state=open]")) row.hidden = pending.has(row.dataset.uid);
+  }
+
   async #submit(event) {
     event.preventDefault();
     const form = event.target;
-    form.querySelector("button").disabled = true;
+    const button = form.querySelector("button");
+    button.disabled = true;
     const answer = await fetch(form.action, { method: "POST", body: new FormData(form) }).catch(() => null);
-    // A browser without this script would show what the server says; so does this one where that is no success.
+    button.disabled = false;
+    // What the server says to it is shown as without this script.
     if (answer && !answer.ok) return form.submit();
     await this.refresh().catch(() => {});
     this.querySelector("[tabindex]")?.focus();
   }
 }
 
-customElements.define("upload-helper-list", UploadListElement);
+customElements.define("upload-helper-list", UploadHelperListElement);

@@ -1,6 +1,7 @@
 // The widget: <upload-helper endpoint="/uploads">, a form control whose value is the uids of the files that arrived.
 
 import { Announcer } from "./announcer.js";
+import { setAttribute } from "./dom.js";
 import { Frame } from "./frame.js";
 import { Gatherer } from "./gather.js";
 import { Row, explain } from "./row.js";
@@ -57,6 +58,7 @@ export class UploadHelperElement extends HTMLElement {
   #over = false;
   #timer = 0;
   #value = "";
+  #complaint = ""; // of an attempt to send the form, as long as it is shown
 
   // ---- For programs ----
 
@@ -79,6 +81,12 @@ export class UploadHelperElement extends HTMLElement {
   /** The uids of the files that have arrived. */
   get value() {
     return this.uploads.map(({ uploadUid }) => uploadUid);
+  }
+
+  /** The uids of uploads that are not finished, and that the person sees here. */
+  get pending() {
+    const open = this.items.filter(({ state }) => state !== "done");
+    return [...open, ...this.#left].map(({ uploadUid }) => uploadUid).filter(Boolean);
   }
 
   get endpoint() { return this.getAttribute("endpoint") ?? "/uploads"; }
@@ -106,8 +114,9 @@ export class UploadHelperElement extends HTMLElement {
 
   connectedCallback() {
     if (!this.#frame) this.#build();
-    // What stands in the page for browsers without JavaScript would be sent along with the form.
-    this.replaceChildren();
+    // What stands in the page for browsers without JavaScript would be sent along with the form. It is not taken away:
+    // a browser that comes back to a form fills it in only if it has the fields that it had.
+    for (const control of this.querySelectorAll("input, button")) control.disabled = true;
     this.#listen();
     this.#reword();
     this.#findUnfinished();
@@ -177,14 +186,13 @@ export class UploadHelperElement extends HTMLElement {
     const take = (files) => this.add(files);
     this.#frame = new Frame({ take, pauseAll: () => this.#pauseAll(), nonce: this.nonce });
     this.#announcer = new Announcer(this.#frame.status, () => this.#words);
-    this.#internals.role = "group";
     for (const { element } of this.#rows.values()) this.#frame.list.append(element);
     this.#root.append(this.#frame.styles, this.#frame.element);
   }
 
   #listen() {
     const { signal } = (this.#listening = new AbortController());
-    this.addEventListener("invalid", () => this.#frame.note(this.validationMessage), { signal });
+    this.addEventListener("invalid", () => this.#frame.note((this.#complaint = this.validationMessage)), { signal });
     changes.addEventListener("change", () => this.#reword(), { signal });
     this.#gatherer.start();
   }
@@ -197,7 +205,7 @@ export class UploadHelperElement extends HTMLElement {
     if (count === 0) return this.#note("note.empty");
     if (one && count > 1) return this.#note("note.pick.one");
     if (one && this.#rows.size) return this.#note("note.one");
-    this.#frame.note("");
+    this.#frame.note((this.#complaint = ""));
     return true;
   }
 
@@ -215,6 +223,7 @@ export class UploadHelperElement extends HTMLElement {
 
   /** Say a text of the table where the person looks, and to who listens. */
   #note(key, values) {
+    this.#complaint = "";
     this.#frame.note(this.#words.text(key, values));
     this.#announcer.say(key, values);
     return false;
@@ -279,7 +288,7 @@ export class UploadHelperElement extends HTMLElement {
     if (!row) return;
     row.close();
     this.#rows.delete(item);
-    this.#frame.note("");
+    if (!this.#complaint) this.#frame.note("");
     this.#settle();
     this.#emit("remove", item);
     this.#findUnfinished();
@@ -320,6 +329,7 @@ export class UploadHelperElement extends HTMLElement {
   #renderLeft() {
     const here = (left) => this.items.some(({ name, size }) => name === left.name && size === left.size);
     this.#frame.renderUnfinished(this.#words, this.#left.filter((left) => !here(left)), (left) => this.#discard(left));
+    this.#emit("pending");
   }
 
   async #discard(left) {
@@ -350,7 +360,7 @@ export class UploadHelperElement extends HTMLElement {
 
   #nameGroup() {
     const labels = [...this.#internals.labels].map(({ textContent }) => textContent.trim()).join(" ");
-    this.#internals.ariaLabel = this.getAttribute("label") || labels || this.#words.text("files");
+    setAttribute(this.#frame.element, "aria-label", this.getAttribute("label") || labels || this.#words.text("files"));
   }
 
   #renderSoon() {
@@ -395,7 +405,7 @@ export class UploadHelperElement extends HTMLElement {
     const states = this.items.map(({ state }) => state);
     const failed = states.filter((state) => state === "failed").length;
     const waiting = states.filter((state) => !SETTLED.has(state)).length;
-    const anchor = this.#frame.input.checkVisibility?.() ? this.#frame.input : this.#frame.element;
+    const anchor = this.#frame.input.checkVisibility() ? this.#frame.input : this.#frame.element;
     const say = (flag, key, count) => {
       this.#internals.setValidity({ [flag]: true }, this.#words.text(key, { count }), anchor);
     };
@@ -403,6 +413,7 @@ export class UploadHelperElement extends HTMLElement {
     else if (failed) say("customError", "need.mend", failed);
     else if (this.hasAttribute("required") && !this.value.length) say("valueMissing", "need.file", 1);
     else this.#internals.setValidity({});
+    if (this.#complaint) this.#frame.note((this.#complaint = this.validationMessage));
   }
 
   #emit(what, item) {
