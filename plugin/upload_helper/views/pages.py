@@ -163,10 +163,11 @@ def _page(name: str, **values: Any) -> Response:
 
 def _back() -> str:
     """Return where the browser came from, if that is a page of this site, or else the page of the blueprint."""
-    referrer = urlsplit(request.referrer or "")
-    if referrer.netloc == request.host and referrer.scheme in ("http", "https"):
-        # With one slash in front: with two it would be the name of a host.
-        return urlunsplit(("", "", "/" + referrer.path.lstrip("/"), referrer.query, ""))
+    with suppress(ValueError):
+        referrer = urlsplit(request.referrer or "")
+        if referrer.netloc == request.host and referrer.scheme in ("http", "https"):
+            # With one slash in front: with two it would be the name of a host.
+            return urlunsplit(("", "", "/" + referrer.path.lstrip("/"), referrer.query, ""))
     return url_for(f"{_glue().blueprint}.collection")
 
 

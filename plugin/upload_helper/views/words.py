@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -74,6 +75,4 @@ def _lower(texts: Texts) -> Texts:
 
 def _filled(text: str, values: Mapping[str, object]) -> str:
     # Not format(), by which a text could look into the values.
-    for name, value in values.items():
-        text = text.replace(f"{{{name}}}", str(value))
-    return text
+    return re.sub(r"\{(\w+)\}", lambda match: str(values.get(match[1], match[0])), text)
