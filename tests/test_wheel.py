@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "plugin" / "upload_helper"
 # Whatever else is forgotten, these are what a build loses first.
 PAGE = [
-    "templates/upload_helper/demo.html", "static/demo.js", "static/demo.css", "static/demo.svg", "py.typed",
+    "templates/upload_helper/demo.html", "templates/upload_helper/widget.html", "static/demo.js", "static/demo.css",
+    "static/demo.svg", "static/upload-helper.js", "static/upload-helper.css", "py.typed",
 ]  # fmt: skip
 
 

@@ -10,25 +10,73 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import click
-from flask import Flask, Response, jsonify, make_response, render_template, session
+from flask import Flask, Response, jsonify, make_response, render_template, request, session
 from flask.typing import ResponseReturnValue
 
 from .extension import UploadHelper
+from .service import Upload
 from .state import Access
 
-# The page runs nothing but its own script, so a name or a text that slipped through as HTML could do nothing.
+# The page runs nothing but its own scripts, so a name or a text that slipped through as HTML could do nothing.
 _PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
-    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self';"
+    " base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-
+_LANGUAGES = {"en": "English", "de": "Deutsch", "ru": "Русский"}
+_TEXTS = {
+    "en": {
+        "demo.title": "Send large files without worry",
+        "demo.intro": "Drop what you have, of many gigabytes if need be. Close the lid, lose the connection, reload the"
+        " page: the upload goes on where it stopped.",
+        "demo.languages": "Languages",
+        "demo.computing": "is being computed …",
+        "demo.failed": "is not to be had at the moment",
+        "demo.point.resume": "Nothing is sent twice",
+        "demo.point.resume.text": "After an interruption only what is missing is sent.",
+        "demo.point.parallel": "As fast as the line",
+        "demo.point.parallel.text": "Several parts of several files are on their way at once.",
+        "demo.point.check": "Every byte is checked",
+        "demo.point.check.text": "What arrives is what you have sent. Compare the SHA‑256.",
+    },
+    "de": {
+        "demo.title": "Große Dateien sorglos senden",
+        "demo.intro": "Ziehen Sie herein, was Sie haben, auch viele Gigabyte. Deckel zu, Verbindung weg, Seite neu"
+        " geladen: Es geht dort weiter, wo es aufgehört hat.",
+        "demo.languages": "Sprachen",
+        "demo.computing": "wird berechnet …",
+        "demo.failed": "ist zurzeit nicht zu bekommen",
+        "demo.point.resume": "Nichts wird doppelt gesendet",
+        "demo.point.resume.text": "Nach einer Unterbrechung wird nur gesendet, was fehlt.",
+        "demo.point.parallel": "So schnell wie die Leitung",
+        "demo.point.parallel.text": "Mehrere Teile mehrerer Dateien sind zugleich unterwegs.",
+        "demo.point.check": "Jedes Byte wird geprüft",
+        "demo.point.check.text": "Was ankommt, ist, was Sie gesendet haben. Vergleichen Sie die SHA‑256.",
+    },
+    "ru": {
+        "demo.title": "Большие файлы без забот",
+        "demo.intro": "Перетащите сюда всё, что нужно, хоть десятки гигабайт. Закрыли крышку, пропала связь,"
+        " перезагрузили страницу: загрузка продолжится с того же места.",
+        "demo.languages": "Языки",
+        "demo.computing": "вычисляется …",
+        "demo.failed": "сейчас недоступна",
+        "demo.point.resume": "Ничего не отправляется дважды",
+        "demo.point.resume.text": "После перерыва отправляется только то, чего не хватает.",
+        "demo.point.parallel": "Со скоростью линии",
+        "demo.point.parallel.text": "Несколько частей нескольких файлов идут одновременно.",
+        "demo.point.check": "Проверяется каждый байт",
+        "demo.point.check.text": "Приходит именно то, что вы отправили. Сравните SHA‑256.",
+    },
+}
+# Digests that a process remembers; those of files that are there do not change.
+_MOST_DIGESTS = 1000
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
@@ -45,26 +93,51 @@ def create_app(folder: str | os.PathLike[str]) -> Flask:
         SESSION_REFRESH_EACH_REQUEST=False,
         UPLOAD_HELPER_FOLDER=root,
     )
-    helper = UploadHelper(app, authorize=_anybody, identify=_browser)
+    helper = UploadHelper(app, authorize=_anybody, identify=_browser, language=_language, texts=_TEXTS)
     app.register_blueprint(helper.blueprint(), url_prefix="/uploads")
+    app.add_url_rule("/", view_func=_page)
+    app.add_url_rule("/digest/<uid>", "digest", _make_digest(helper))
+    app.after_request(_protect)
+    return app
 
-    @app.get("/")
-    def page() -> Response:
-        _browser()
-        response = make_response(render_template("upload_helper/demo.html"))
-        response.headers["Content-Security-Policy"] = _PAGE_POLICY
-        # A copy from a cache would come without the cookie.
-        response.headers["Cache-Control"] = "no-store"
-        return response
 
-    @app.get("/digest/<uid>")
+def _page() -> Response:
+    _browser()
+    chosen = request.args.get("lang")
+    if chosen in _LANGUAGES:
+        session["language"] = chosen
+    chunk_size = request.args.get("chunkSize", type=int)
+    page = render_template("upload_helper/demo.html", languages=_LANGUAGES, chunk_size=chunk_size)
+    response = make_response(page)
+    # A copy from a cache would come without the cookie.
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _make_digest(helper: UploadHelper) -> Callable[[str], ResponseReturnValue]:
+    digest_of = lru_cache(_MOST_DIGESTS)(_digest)
+
     def digest(uid: str) -> ResponseReturnValue:
         upload = helper.get_upload(uid)
-        with upload.open() as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return jsonify(fileName=upload.fileName, totalSize=upload.totalSize, sha256=sha256)
+        return jsonify(fileName=upload.fileName, totalSize=upload.totalSize, sha256=digest_of(upload))
 
-    return app
+    return digest
+
+
+def _digest(upload: Upload) -> str:
+    with upload.open() as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _protect(response: Response) -> Response:
+    if response.mimetype == "text/html":
+        response.headers.setdefault("Content-Security-Policy", _PAGE_POLICY)
+    return response
+
+
+def _language() -> str | None:
+    """Return the language that the person has chosen, or None for that of the browser."""
+    return str(session["language"]) if "language" in session else None
 
 
 def serve(host: str, port: int, workers: int, threads: int, folder: str | None) -> None:

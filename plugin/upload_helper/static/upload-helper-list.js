@@ -31,8 +31,12 @@ class UploadHelperListElement extends HTMLElement {
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     const fresh = page.querySelector(this.localName);
     // An older answer may come later.
-    if (fresh && turn === this.#turn) this.replaceChildren(...fresh.childNodes);
+    if (!fresh || turn !== this.#turn) return;
+    const focused = this.contains(document.activeElement) ? document.activeElement : null;
+    this.replaceChildren(...fresh.childNodes);
     this.#hide();
+    if (focused) this.#focus(focused.getAttribute("aria-label"));
+    this.#takeOver();
   }
 
   #soon() {
@@ -48,6 +52,18 @@ class UploadHelperListElement extends HTMLElement {
     for (const row of this.querySelectorAll("[data-state=open]")) row.hidden = pending.has(row.dataset.uid);
   }
 
+  /** Focus what has this label, or the heading where that is gone. */
+  #focus(label) {
+    const labelled = [...this.querySelectorAll("[aria-label]")].find((element) => element.getAttribute("aria-label") === label);
+    (labelled ?? this.querySelector("[tabindex]"))?.focus();
+  }
+
+  /** Take finished files over from widgets that keep them for no form. */
+  #takeOver() {
+    const here = [...this.querySelectorAll("[data-state=finished]")].map(({ dataset }) => dataset.uid);
+    for (const widget of document.querySelectorAll("upload-helper:not([name])")) widget.dismiss?.(here);
+  }
+
   async #submit(event) {
     event.preventDefault();
     const form = event.target;
@@ -58,7 +74,7 @@ class UploadHelperListElement extends HTMLElement {
     // What the server says to it is shown as without this script.
     if (answer && !answer.ok) return form.submit();
     await this.refresh().catch(() => {});
-    this.querySelector("[tabindex]")?.focus();
+    this.#focus();
   }
 }
 

@@ -110,6 +110,14 @@ export class UploadHelperElement extends HTMLElement {
     return fresh.length ? this.uploader.add(fresh) : [];
   }
 
+  /** Take files that have arrived out of the list, once nothing is under way; they are not deleted. */
+  dismiss(uids) {
+    if (this.items.some(({ state }) => !SETTLED.has(state))) return;
+    const focused = this.#root.activeElement;
+    for (const item of this.items) if (item.state === "done" && uids.includes(item.uploadUid)) this.#drop(item);
+    if (focused && !focused.isConnected) this.#frame.input.focus();
+  }
+
   // ---- For the browser ----
 
   connectedCallback() {
