@@ -166,7 +166,9 @@ export class UploadHelperElement extends HTMLElement {
   #makeUploader() {
     this.#token = new Token(this.endpoint, this.getAttribute("csrf-header") ?? "X-CSRFToken");
     if (this.getAttribute("csrf-token")) this.#token.set(this.getAttribute("csrf-token"));
-    const options = { accept: this.getAttribute("accept") ?? "", headers: (refusal) => this.#headers(refusal) };
+    const options = {
+      accept: this.getAttribute("accept") ?? "", headers: (refusal) => this.#headers(refusal), wakeLock: true,
+    };
     for (const name of ["parallel", "chunk-size", "max-file-size"]) {
       const key = name.replace(/-\w/g, (part) => part[1].toUpperCase());
       if (this.hasAttribute(name)) options[key] = Number(this.getAttribute(name));
