@@ -12,6 +12,7 @@ const FIRST_PARALLEL = 3;
 // Browsers open six connections to a server that speaks HTTP/1.1; one is left for the page.
 const MOST_PARALLEL = 5;
 const EPOCH = 2; // seconds of sending that are compared with each other
+const SETTLED = 8; // epochs, after the best number was found, before another is tried
 const SMOOTHING = 4; // seconds
 
 /** A speed in bytes per second, smoothed over some seconds. */
@@ -150,6 +151,7 @@ export class Pace {
   #fixed;
   #largest = LARGEST;
   #direction = 1;
+  #settled = 0; // epochs for which it stays as it is
   #last = 0; // bytes per second in the epoch before
   #began = 0;
   #bytes = 0;
@@ -208,12 +210,17 @@ export class Pace {
 
   // Climbs while that makes it faster; where it makes no difference, fewer are better.
   #step(speed) {
-    if (this.#last) {
-      if (speed < 0.95 * this.#last) this.#direction = -this.#direction;
-      else if (speed < 1.05 * this.#last) this.#direction = -1;
+    if (this.#settled > 0) {
+      this.#settled -= 1;
+      return;
     }
-    const next = this.parallel + this.#direction;
-    if (next < 2 || next > MOST_PARALLEL) this.#direction = -this.#direction;
+    const slower = this.#last && speed < 0.95 * this.#last;
+    if (this.#last && !slower && speed < 1.05 * this.#last) this.#direction = -1;
+    const next = this.parallel + (slower ? -this.#direction : this.#direction);
+    if (slower || next < 2 || next > MOST_PARALLEL) {
+      this.#direction = -this.#direction;
+      this.#settled = SETTLED;
+    }
     this.parallel = Math.min(MOST_PARALLEL, Math.max(2, next));
   }
 
@@ -227,6 +234,7 @@ export class Pace {
   broke() {
     if (this.#fixed === null) this.parallel = 1;
     this.#last = 0;
+    this.#settled = 0;
     this.#direction = 1;
     this.rest();
   }

@@ -139,7 +139,7 @@ export class UploadItem extends EventTarget {
     const moved = this.#moved;
     this.#moved = 0;
     this.#meter.add(moved, seconds);
-    this.#judge(moved);
+    this.#judge();
     this.#emit("progress");
     return moved;
   }
@@ -249,8 +249,7 @@ export class UploadItem extends EventTarget {
       this.uploadUid = await sendChunk(this.#entry, number, content, { uploadUid: this.uploadUid, onProgress, signal });
       onProgress(content.size);
       this.#acknowledged += content.size;
-      this.#trial = null;
-      this.#futile = 0;
+      if (content.size === chunkSize) this.#fits();
       flying.delete(number);
       this.#backoff.succeeded();
       pace.arrived(content.size);
@@ -260,16 +259,28 @@ export class UploadItem extends EventTarget {
   }
 
   #progress(flying, number, loaded) {
-    this.#moved += Math.max(0, loaded - (flying.get(number) ?? 0));
+    const moved = Math.max(0, loaded - (flying.get(number) ?? 0));
+    this.#moved += moved;
+    if (this.#trial) this.#trial.moved += moved;
     flying.set(number, loaded);
     if (this.state === "uploading" && this.bytes === this.size && this.size) this.#setState("finishing");
   }
 
-  /** Give up chunks of a size that this link would take too long for; nothing has arrived yet that would be lost. */
-  #judge(moved) {
+  /** Take in that a chunk has arrived, so the size is one that can be kept. */
+  #fits() {
+    this.#trial = null;
+    this.#futile = 0;
+  }
+
+  /** Whether less than a chunk has arrived, so that nothing much is lost by beginning anew with smaller ones. */
+  get #early() {
+    return this.#acknowledged < this.#entry.chunkSize;
+  }
+
+  /** Give up chunks of a size that this link would take too long for. */
+  #judge() {
     const trial = this.#trial;
-    if (!trial || this.#acknowledged || !this.#flying.size) return;
-    trial.moved += moved;
+    if (!trial || !this.#early || !this.#flying.size) return;
     const seconds = (Date.now() - trial.begun) / 1000;
     const { pace } = this.#context;
     const speed = trial.moved / seconds;
@@ -288,16 +299,16 @@ export class UploadItem extends EventTarget {
     if (error.status === 413 && error.code !== "too_large" && this.#cutSmaller()) return;
     if (error.permanent) throw error;
     if (!error.ofServer && this.#trial?.moved) this.#futile += 1;
-    const { backoff: common, pace, retries } = this.#context;
+    this.#trial = null;
+    const { backoff: common, retries } = this.#context;
     const backoff = error.ofServer ? this.#backoff : common;
-    if (!error.ofServer) pace.broke();
-    error.retryAfter = backoff.failed(error);
+    if (error.ofServer) error.retryAfter = backoff.failed(error);
     const hopeless = error.code === "checksum_mismatch" && backoff.tries >= MOST_MISMATCHES;
     if (hopeless || backoff.tries > retries) throw error;
     this.error = error;
     this.#setState(error.status === 0 && navigator.onLine === false ? "offline" : "retrying");
     await backoff.over(signal);
-    if (this.#futile > 1 && !this.#acknowledged) this.#cutSmaller();
+    if (this.#futile > 1 && this.#early) this.#cutSmaller();
   }
 
   /** Begin anew with smaller chunks: a server in between does not take large ones, or the link breaks too often. */

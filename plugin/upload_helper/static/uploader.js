@@ -1,6 +1,7 @@
 // Sends files to the blueprint in chunks: for programs. <upload-helper> in upload-helper.js is the widget on top of it.
 
 import { Awake } from "./awake.js";
+import { Hasher, checkReadable } from "./digest.js";
 import { filesOf } from "./files.js";
 import { Memory, browserStorage } from "./memory.js";
 import { Backoff, Gate, Meter, Pace } from "./pace.js";
@@ -50,6 +51,7 @@ export class Uploader extends EventTarget {
   #ticked = 0;
   #idle = true;
   #awake;
+  #hasher = new Hasher();
 
   /**
    * @param {string} endpoint the URL of the blueprint, as `/uploads`
@@ -183,13 +185,13 @@ export class Uploader extends EventTarget {
   async #sendChunk(entry, chunkNumber, content, { uploadUid, onProgress, signal }) {
     const { identifier, fileName, totalSize, chunkCount } = entry;
     const fields = { fileName, totalSize, chunkCount, chunkNumber, identifier, uploadUid };
-    if (this.options.checksum && crypto.subtle) fields.checksum = await sha256(content);
+    if (this.options.checksum && Hasher.available) fields.checksum = await this.#hasher.sha256(content);
     try {
       const options = { body: content, type: "application/octet-stream", onProgress, signal };
       return checked(await this.#ask("POST", queryOf(fields), options)).uploadUid;
     } catch (error) {
       // To the browser, a file that can't be read looks like a server that can't be reached.
-      if (error.code === "no_connection") await read(content.slice(0, 1));
+      if (error.code === "no_connection") await checkReadable(content);
       throw error;
     }
   }
@@ -233,9 +235,17 @@ export class Uploader extends EventTarget {
       this.#backoff.succeeded();
       return answer;
     } catch (error) {
-      if (error instanceof UploadError) error.begun = begun;
+      if (error instanceof UploadError) this.#failed(error, begun);
       throw error;
     }
+  }
+
+  /** Let everybody wait, where it is not the upload server that has answered. */
+  #failed(error, begun) {
+    error.begun = begun;
+    if (error.ofServer || error.permanent) return;
+    this.#pace.broke();
+    error.retryAfter = this.#backoff.failed(error);
   }
 
   async #headers(refusal) {
@@ -279,6 +289,7 @@ export class Uploader extends EventTarget {
     this.#timer = null;
     removeEventListener("online", this.#online);
     this.#awake.release();
+    this.#hasher.rest();
     this.#pace.rest();
     if (this.#pace.speed) this.#memory.speed = this.#pace.speed;
   }
@@ -307,25 +318,12 @@ function checked(answer) {
   throw new UploadError("unexpected_answer", "Somebody else has answered instead of the upload server.", { remedy });
 }
 
-async function read(blob) {
-  try {
-    return await blob.arrayBuffer();
-  } catch {
-    const remedy = "If it was changed or moved, choose it again. A folder can’t be sent as a file.";
-    throw new UploadError("file_changed", "The file can’t be read any more.", { remedy });
-  }
-}
-
-async function sha256(blob) {
-  const digest = await crypto.subtle.digest("SHA-256", await read(blob));
-  return `sha256:${Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
-}
-
 /** Say whether a file is of one of the kinds that are written as in `<input accept>`. */
 function accepts(kinds, name, type) {
   const wanted = kinds.toLowerCase().split(",").map((kind) => kind.trim()).filter(Boolean);
   const fits = (kind) => {
     if (kind.startsWith(".")) return name.toLowerCase().endsWith(kind);
+    if (kind === "*/*") return true;
     return kind.endsWith("/*") ? type.startsWith(kind.slice(0, -1)) : type.toLowerCase() === kind;
   };
   return !wanted.length || wanted.some(fits);
