@@ -644,17 +644,98 @@ def test_chunk_that_waits_long_but_moves_is_left_alone(page, server, tmp_path):
     assert wire.sent == [0]
 
 
-def test_two_tabs_with_one_file_both_get_there(page, context, server, tmp_path):
+def test_two_tabs_with_one_file_do_not_get_in_each_others_way(page, context, server, tmp_path):
     wire = Line(page, open_for=2)
     path = make_file(tmp_path, 12 * CHUNK)
     pick(page, path)
     wire.wait_for(2)
     other = context.new_page()
     visit(other, server)
+    assert other.evaluate("uploader.unfinished()") == []
     pick(other, path)
+    assert stored(other, server) == path.read_bytes()
+    page.evaluate("uploader.pause()")
+    assert other.evaluate("uploader.unfinished()") == []
+    wire.open(reloaded=True)
+    page.evaluate("uploader.resume()")
+    assert stored(page, server) == path.read_bytes()
+    assert len(uploads(page, server)) == 2
+
+
+def test_two_uploaders_with_one_file_make_two_uploads(page, server, tmp_path):
+    page.evaluate(
+        """() => {
+            const file = new File([new Uint8Array(300_000)], 'same.tif', { lastModified: 1 });
+            uploader.add([file]);
+            window.first = uploader;
+            make({ chunkSize: 65536 });
+            uploader.add([file]);
+        }"""
+    )
+    uids = page.evaluate("Promise.all([first, uploader].map(u => u.items[0].done.then(result => result.uploadUid)))")
+    assert len(set(uids)) == 2
+
+
+def test_page_without_locks_and_digests_uploads(context, server, tmp_path):
+    page = context.new_page()
+    # As on plain HTTP.
+    for owner, name in [("Crypto", "subtle"), ("Crypto", "randomUUID"), ("Navigator", "locks"), ("Navigator", "wakeLock")]:
+        page.add_init_script(f"Object.defineProperty({owner}.prototype, '{name}', {{ value: undefined }})")
+    visit(page, server, wakeLock=True)
+    addresses = []
+    page.on("request", lambda request: addresses.append(request.url))
+    path = make_file(tmp_path, 3 * CHUNK)
+    pick(page, path)
+    assert stored(page, server) == path.read_bytes()
+    assert page.evaluate("uploader.unfinished()") == []
+    assert not any("checksum" in address for address in addresses)
+
+
+def test_file_that_is_there_but_was_not_finished_is_finished_by_its_last_chunk(page, server, tmp_path):
+    wire = Line(page)
+    asked = []
+
+    def unfinished(route: Route) -> None:
+        answer = route.fetch().json()
+        asked.append(answer["state"])
+        # What a server says that died before it had finished the file.
+        route.fulfill(json={**answer, "state": "open" if len(asked) == 1 else answer["state"]})
+
+    page.route("**/uploads?identifier=*", unfinished)
+    path = make_file(tmp_path, 3 * CHUNK)
+    pick(page, path)
+    assert stored(page, server) == path.read_bytes()
+    assert sorted(wire.sent) == [0, 1, 2, 2]
+
+
+def test_many_files_go_one_after_the_other(page, server):
+    page.evaluate(
+        "uploader.add(Array.from({ length: 2000 }, (_, n) => new File(n < 60 ? ['x'] : [], `${n}.${n < 60 ? 'tif' : 'no'}`)))"
+    )
+    page.wait_for_function("uploader.items.slice(0, 60).every(item => item.state === 'done')")
+    page.evaluate("uploader.pause()")
+    # What has not had its turn is nowhere yet.
+    assert len(storage(page)) <= 10
+    order = heard(page, "done")
+    assert [int(name.partition(".")[0]) for name in order] == sorted(range(60), key=lambda n: order.index(f"{n}.tif"))
+    assert max(abs(index - int(name.partition(".")[0])) for index, name in enumerate(order)) <= 5
+
+
+def test_file_that_failed_goes_on_when_it_is_picked_again(page, server, tmp_path):
+    wire = Line(page, open_for=4)
+    path = make_file(tmp_path, 9 * CHUNK)
+    pick(page, path)
+    there = wire.wait_for(4)
+    wire.wait_held(3)
+    wire.answer(1, **refusal(403, "forbidden"))
     wire.open()
-    assert stored(page, server) == stored(other, server) == path.read_bytes()
-    assert len(uploads(page, server)) == 1
+    wait(page, "failed")
+    there = set(wire.acknowledged)
+    wire.sent.clear()
+    wire.act = None
+    pick(page, path)
+    assert stored(page, server, 1) == path.read_bytes()
+    assert sorted(wire.sent) == sorted(set(range(9)) - there)
 
 
 # --- what goes wrong, and needs a person ---
@@ -969,9 +1050,10 @@ def test_number_of_chunks_at_a_time_follows_the_link(page, link, alone, most):
 
 
 def test_measured_speed_is_remembered_for_the_next_page(page, server, tmp_path):
+    make(page, chunkSize=256 << 10)
     page.clock.install()
     wire = Line(page, open_for=1)
-    path = make_file(tmp_path, 3 * CHUNK)
+    path = make_file(tmp_path, 3 << 18)
     pick(page, path)
     wire.wait_for(1)
     page.clock.run_for(4000)

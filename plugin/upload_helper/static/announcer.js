@@ -1,6 +1,7 @@
 // Says to a screen reader what has happened: what matters, together and not bit by bit.
 
 const PAUSE = 600; // milliseconds in which things are gathered into one sentence
+const SILENCE = 30_000; // milliseconds without trouble after which trouble is told again
 
 export class Announcer {
   /** `element` is a live region; `words` returns the words to speak in. */
@@ -17,6 +18,13 @@ export class Announcer {
     this._happened.delete(key);
     this._happened.set(key, { ...values, count: (values.count ?? 1) + (before?.count ?? 0) });
     this._timer ||= setTimeout(() => this._speak(), PAUSE);
+  }
+
+  /** Say something of which there may be more than anybody wants to hear. */
+  sayRarely(key) {
+    const now = Date.now();
+    if (now - (this._said ?? 0) > SILENCE) this.say(key);
+    this._said = now;
   }
 
   _speak() {

@@ -1,38 +1,51 @@
-// Keeps the page, and the machine if that is wanted, from falling asleep over an upload.
+// What a page holds while something is under way, so that neither it nor the machine falls asleep over it.
 
-/** Held as long as something is under way. */
+const PREFIX = "upload-helper ";
+
+/**
+ * Take an upload for this page; promise a function that gives it back, or null if another page has it.
+ *
+ * Browsers freeze pages in the background, but none that holds a lock. On plain HTTP there are no locks.
+ */
+export function claim(identifier) {
+  if (!navigator.locks) return Promise.resolve(() => {});
+  return new Promise((resolve) => {
+    const held = (lock) => new Promise((end) => {
+      resolve(lock && end);
+      if (!lock) end();
+    });
+    navigator.locks.request(PREFIX + identifier, { ifAvailable: true }, held).catch(() => resolve(() => {}));
+  });
+}
+
+/** Return the identifiers of all uploads that some page of this browser has taken. */
+export async function claimed() {
+  const { held = [] } = (await navigator.locks?.query()) ?? {};
+  const names = held.map(({ name }) => name).filter((name) => name.startsWith(PREFIX));
+  return new Set(names.map((name) => name.slice(PREFIX.length)));
+}
+
+/** Keeps the screen on, and with it a laptop awake, where that is wanted. */
 export class Awake {
   #wanted = false;
   #lock = null;
-  #release = null;
-
-  /** @param {boolean} screen keep the screen on as well; only that keeps a laptop from sleeping */
-  constructor(screen) {
-    this.screen = screen;
-  }
 
   hold() {
+    if (!navigator.wakeLock) return;
     this.#wanted = true;
-    // Browsers freeze pages in the background, but none that holds a lock; one of its own waits for nobody.
-    navigator.locks?.request("upload-helper", { mode: "shared" }, () => new Promise((end) => {
-      if (this.#wanted) this.#release = end;
-      else end();
-    })).catch(() => {});
-    if (!this.screen || !navigator.wakeLock) return;
-    document.addEventListener("visibilitychange", this.#keepScreen);
-    this.#keepScreen();
+    document.addEventListener("visibilitychange", this.#keep);
+    this.#keep();
   }
 
   release() {
     this.#wanted = false;
-    this.#release?.();
-    document.removeEventListener("visibilitychange", this.#keepScreen);
+    document.removeEventListener("visibilitychange", this.#keep);
     this.#lock?.release();
     this.#lock = null;
   }
 
   // The browser takes the lock back whenever the page is hidden.
-  #keepScreen = async () => {
+  #keep = async () => {
     if (document.hidden || (this.#lock && !this.#lock.released)) return;
     try {
       const lock = await navigator.wakeLock.request("screen");

@@ -75,8 +75,10 @@ export class Frame {
       const button = make("button", { type: "button", part: "button", "aria-label": label, onclick: () => discard(upload) }, text);
       return make("li", {}, make("span", {}, make("strong", { dir: "auto" }, name), make("small", {}, amount)), button);
     });
+    const focused = this._left.contains(this._left.getRootNode().activeElement);
     this._left.replaceChildren(...rows);
     this._unfinished.hidden = !rows.length;
+    if (focused) this.input.focus();
   }
 
   /** Show how far all files are; `moving` and `resting` say whether there are any to pause or to go on with. */

@@ -197,6 +197,8 @@ export class Pace {
   /** Take in that a chunk of so many bytes has arrived. */
   arrived(bytes, now = performance.now()) {
     if (this.parallel === 1 && this.#fixed === null) this.parallel = FIRST_PARALLEL;
+    // Small files say how long a request takes, and little of the link.
+    if (bytes < SMALLEST && bytes < this.chunkSizeFor(0)) return this.rest(now);
     this.#began ||= now;
     this.#bytes += bytes;
     const seconds = (now - this.#began) / 1000;

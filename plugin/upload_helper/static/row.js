@@ -4,6 +4,7 @@ import { icon, make, setAttribute, setText } from "./dom.js";
 
 const LARGEST_THUMBNAIL = 32e6; // bytes; a browser decodes the whole picture for it
 const LONG = 40; // characters of a name that gets a line of its own where there is little room
+const WORTH_TELLING = 5; // seconds of a pause
 const UNSETTLED = new Set(["checking", "finishing"]); // states in which nobody knows how long it takes
 const ACTIONS = {
   waiting: "pause", checking: "pause", uploading: "pause", paused: "resume", offline: "retry", retrying: "retry", failed: "retry",
@@ -19,7 +20,7 @@ export function explain(error, words, hints = {}) {
   // An error of the host's own is worded by the host.
   if (!known && remedy && status < 500) return { text: message, remedy, details: "" };
   let kind = known ? code : CODES[status] ?? (status >= 500 ? "server_error" : "other");
-  if (/csrf/i.test(message)) kind = "csrf";
+  if (!known && /csrf/i.test(message)) kind = "csrf";
   if (code === "stalled") kind = "no_connection";
   const hint = { too_large: "limit", unsupported_type: "types" }[kind];
   const text = words.text(hints[hint] ? `error.${kind}.${hint}` : `error.${kind}`, hints);
@@ -56,7 +57,7 @@ export class Row {
     const { state } = item;
     setAttribute(this.element, "data-state", state);
     this._renderProgress(words);
-    setText(this._state, words.text(`state.${state}`));
+    setText(this._state, this._stateIn(words));
     setText(this._amount, state === "done" ? words.bytes(item.size) : this._share(words));
     const moving = state === "uploading" && item.speed > 0;
     setText(this._speed, moving ? words.text("speed", { amount: words.bytes(item.speed) }) : "");
@@ -89,6 +90,15 @@ export class Row {
     const buttons = make("span", { class: "buttons" }, this._action, this._remove);
     this.element.append(this._thumbnail, this._name, this._bar, figures, buttons, this._error);
     this._showPicture();
+  }
+
+  /** Say the state in words, and how long a pause is that the server has asked for. */
+  _stateIn(words) {
+    const { state, error } = this.item;
+    if (error !== this._waitsFor) [this._waitsFor, this._until] = [error, Date.now() + 1000 * (error?.retryAfter ?? 0)];
+    const seconds = (this._until - Date.now()) / 1000;
+    if (state !== "retrying" || seconds < WORTH_TELLING) return words.text(`state.${state}`);
+    return words.text("state.retrying.in", { time: words.duration(seconds) });
   }
 
   _act() {
@@ -147,15 +157,18 @@ export class Row {
     const { file } = this.item;
     if (!file?.type.startsWith("image/") || file.size > LARGEST_THUMBNAIL) return;
     this._url = URL.createObjectURL(file);
-    const picture = make("img", { alt: "", decoding: "async", draggable: "false" });
+    // Pictures that are out of sight, of hundreds perhaps, are not decoded.
+    const picture = make("img", { alt: "", loading: "lazy", decoding: "async", draggable: "false", src: this._url });
     picture.onload = () => {
-      this._thumbnail.prepend(picture);
       this._thumbnail.classList.add("picture");
       this._revoke();
     };
     // What is no picture, or none that this browser knows, keeps the drawing of a file.
-    picture.onerror = () => this._revoke();
-    picture.src = this._url;
+    picture.onerror = () => {
+      picture.remove();
+      this._revoke();
+    };
+    this._thumbnail.prepend(picture);
   }
 
   _revoke() {

@@ -78,4 +78,4 @@ class UploadHelperListElement extends HTMLElement {
   }
 }
 
-customElements.define("upload-helper-list", UploadHelperListElement);
+if (!customElements.get("upload-helper-list")) customElements.define("upload-helper-list", UploadHelperListElement);

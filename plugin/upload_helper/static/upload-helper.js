@@ -1,10 +1,14 @@
 // The widget: <upload-helper endpoint="/uploads">, a form control whose value is the uids of the files that arrived.
 
 import { Announcer } from "./announcer.js";
+import { Arrived } from "./arrived.js";
 import { setAttribute } from "./dom.js";
 import { Frame } from "./frame.js";
 import { Gatherer } from "./gather.js";
+import { Leftovers } from "./leftovers.js";
 import { Row, explain } from "./row.js";
+import { headersOf, hintsOf, limitsOf, optionsOf, parsed } from "./settings.js";
+import { complaintOf, isSettled, summaryOf } from "./states.js";
 import { Token } from "./token.js";
 import { Uploader } from "./uploader.js";
 import { Words, addTexts, changes, languageOf } from "./words.js";
@@ -13,20 +17,7 @@ import "./upload-helper-list.js";
 export { Uploader, addTexts };
 
 const PAUSE = 150; // milliseconds between two looks at how far everything is
-const SETTLED = new Set(["done", "failed", "cancelled"]);
-
-/** A file that had arrived before: in a form that came back with something to mend, or that the browser restores. */
-class Arrived {
-  state = "done";
-  file = null;
-
-  constructor({ uploadUid, fileName, totalSize = 0 }) {
-    Object.assign(this, { uploadUid, name: fileName || uploadUid, path: "", size: totalSize, bytes: totalSize });
-  }
-}
-
-/** Return the value of JSON in an attribute, or `otherwise` where there is none; what is no JSON is a mistake. */
-const parse = (text, otherwise) => (text ? JSON.parse(text) : otherwise);
+const CHANGING = new Set(["uploading", "finishing", "retrying"]); // states in which a row has new figures all the time
 
 export class UploadHelperElement extends HTMLElement {
   static formAssociated = true;
@@ -36,9 +27,9 @@ export class UploadHelperElement extends HTMLElement {
   ];
 
   /** What goes with every request: an object, or a function that returns one. The attribute holds JSON. */
-  headers = null;
+  headers = this.headers ?? null; // as it was set before the script has come
   /** Further options of the Uploader, to be set before the widget is in the page. */
-  options = {};
+  options = this.options ?? {};
 
   #internals = this.attachInternals();
   #root = this.attachShadow({ mode: "open", delegatesFocus: true });
@@ -54,9 +45,11 @@ export class UploadHelperElement extends HTMLElement {
     refuseFolder: () => this.#note("note.pick.one"),
   });
   #rows = new Map();
-  #left = [];
+  #left = new Leftovers(this, (uploads) => this.#showLeft(uploads));
   #over = false;
+  #changed = new Set();
   #timer = 0;
+  #settling = false;
   #value = "";
   #complaint = ""; // of an attempt to send the form, as long as it is shown
 
@@ -86,7 +79,7 @@ export class UploadHelperElement extends HTMLElement {
   /** The uids of uploads that are not finished, and that the person sees here. */
   get pending() {
     const open = this.items.filter(({ state }) => state !== "done");
-    return [...open, ...this.#left].map(({ uploadUid }) => uploadUid).filter(Boolean);
+    return [...open.map(({ uploadUid }) => uploadUid), ...this.#left.uids].filter(Boolean);
   }
 
   get endpoint() { return this.getAttribute("endpoint") ?? "/uploads"; }
@@ -102,6 +95,7 @@ export class UploadHelperElement extends HTMLElement {
 
   /** Upload files as if the person had chosen them; returns the items of those that were taken. */
   add(files) {
+    if (!this.#frame) this.#build();
     const wanted = [...files];
     if (!this.#mayAdd(wanted.length)) return [];
     const fresh = wanted.filter((file) => !this.#isThere(file));
@@ -112,7 +106,7 @@ export class UploadHelperElement extends HTMLElement {
 
   /** Take files that have arrived out of the list, once nothing is under way; they are not deleted. */
   dismiss(uids) {
-    if (this.items.some(({ state }) => !SETTLED.has(state))) return;
+    if (this.items.some(({ state }) => !isSettled(state))) return;
     const focused = this.#root.activeElement;
     for (const item of this.items) if (item.state === "done" && uids.includes(item.uploadUid)) this.#drop(item);
     if (focused && !focused.isConnected) this.#frame.input.focus();
@@ -127,7 +121,7 @@ export class UploadHelperElement extends HTMLElement {
     for (const control of this.querySelectorAll("input, button")) control.disabled = true;
     this.#listen();
     this.#reword();
-    this.#findUnfinished();
+    this.#left.look();
   }
 
   disconnectedCallback() {
@@ -139,7 +133,8 @@ export class UploadHelperElement extends HTMLElement {
 
   attributeChangedCallback(name, before, now) {
     if (name === "csrf-token") this.#token?.set(now ?? "");
-    if (name === "value") this.#restore(parse(now, []));
+    if (name === "value") this.#restore(parsed(this, "value", []));
+    if (this.#uploader) Object.assign(this.#uploader.options, limitsOf(this));
     if (this.#frame) this.#reword();
   }
 
@@ -153,12 +148,12 @@ export class UploadHelperElement extends HTMLElement {
   }
 
   formResetCallback() {
-    for (const item of this.items) this.#remove(item);
-    this.#restore(parse(this.getAttribute("value"), []));
+    const before = parsed(this, "value", []).map(({ uploadUid }) => uploadUid);
+    for (const item of this.items) if (!before.includes(item.uploadUid)) this.#remove(item);
   }
 
   formStateRestoreCallback(state) {
-    this.#restore(parse(state, []));
+    this.#restore(JSON.parse(state));
   }
 
   // ---- Making ----
@@ -166,30 +161,16 @@ export class UploadHelperElement extends HTMLElement {
   #makeUploader() {
     this.#token = new Token(this.endpoint, this.getAttribute("csrf-header") ?? "X-CSRFToken");
     if (this.getAttribute("csrf-token")) this.#token.set(this.getAttribute("csrf-token"));
-    const options = {
-      accept: this.getAttribute("accept") ?? "", headers: (refusal) => this.#headers(refusal), wakeLock: true,
-    };
-    for (const name of ["parallel", "chunk-size", "max-file-size"]) {
-      const key = name.replace(/-\w/g, (part) => part[1].toUpperCase());
-      if (this.hasAttribute(name)) options[key] = Number(this.getAttribute(name));
-    }
-    const uploader = new Uploader(this.endpoint, { ...options, ...this.options });
+    const uploader = new Uploader(this.endpoint, optionsOf(this, this.#token));
     const on = (type, act) => uploader.addEventListener(type, ({ detail }) => act(detail?.item));
     on("add", (item) => this.#onAdd(item));
     on("state", (item) => this.#onState(item));
-    on("progress", () => this.#renderSoon());
+    on("progress", (item) => this.#renderSoon(item));
     on("done", (item) => this.#onDone(item));
     on("error", (item) => this.#onError(item));
     on("remove", (item) => this.#drop(item));
     on("idle", () => this.#emit("idle"));
     return uploader;
-  }
-
-  /** Return the headers of a request; after a refusal with a new token, if there is one. */
-  async #headers(refusal) {
-    if (refusal) await this.#token.renew();
-    const given = typeof this.headers === "function" ? await this.headers(refusal) : this.headers;
-    return { ...this.#token.headers(), ...parse(this.getAttribute("headers"), {}), ...given };
   }
 
   #build() {
@@ -245,13 +226,12 @@ export class UploadHelperElement extends HTMLElement {
     this.#show(item);
     this.#announcer.say("say.added");
     this.#settle();
-    this.#renderLeft();
     this.#emit("add", item);
   }
 
   #onState(item) {
     this.#rows.get(item)?.render();
-    if (item.state === "offline" || item.state === "retrying") this.#announcer.say(`say.${item.state}`);
+    if (item.state === "offline" || item.state === "retrying") this.#announcer.sayRarely(`say.${item.state}`);
     this.#settle();
   }
 
@@ -263,7 +243,7 @@ export class UploadHelperElement extends HTMLElement {
   }
 
   #onError(item) {
-    const { text } = explain(item.error ?? {}, this.#words, this.#hints());
+    const { text } = explain(item.error ?? {}, this.#words, hintsOf(this, this.#words));
     this.#announcer.say("say.failed", { name: item.name, error: text });
     this.#settle();
     this.#emit("error", item);
@@ -274,7 +254,7 @@ export class UploadHelperElement extends HTMLElement {
   #show(item) {
     const row = new Row(item, {
       words: () => this.#words,
-      hints: () => this.#hints(),
+      hints: () => hintsOf(this, this.#words),
       remove: () => this.#remove(item),
     });
     this.#rows.set(item, row);
@@ -290,7 +270,9 @@ export class UploadHelperElement extends HTMLElement {
     else if (this.name) this.#delete(item.uploadUid);
     this.#drop(item);
     this.#announcer.say("say.removed", { name: item.name });
-    if (focused) (next ?? this.#frame.input).focus();
+    if (!focused) return;
+    this.#renderOverall(); // for the input may have been out of sight
+    (next ?? this.#frame.input).focus();
   }
 
   #drop(item) {
@@ -301,7 +283,7 @@ export class UploadHelperElement extends HTMLElement {
     if (!this.#complaint) this.#frame.note("");
     this.#settle();
     this.#emit("remove", item);
-    this.#findUnfinished();
+    this.#left.look();
   }
 
   #restore(uploads) {
@@ -312,7 +294,7 @@ export class UploadHelperElement extends HTMLElement {
   }
 
   #pauseAll() {
-    const moving = this.#summary().moving;
+    const { moving } = summaryOf(this.items);
     if (moving) this.uploader.pause();
     else this.uploader.resume();
     this.#announcer.say(moving ? "say.paused" : "say.resumed");
@@ -320,51 +302,33 @@ export class UploadHelperElement extends HTMLElement {
 
   /** Delete what has arrived of an upload; what can't be deleted now is deleted by its expiry. */
   async #delete(uid) {
-    const headers = { "X-Upload-Helper": "1", ...(await this.#headers()) };
+    const headers = { "X-Upload-Helper": "1", ...(await headersOf(this, this.#token)) };
     await fetch(`${this.endpoint}/${uid}`, { method: "DELETE", headers }).catch(() => null);
   }
 
   // ---- What was left unfinished ----
 
-  async #findUnfinished() {
-    try {
-      this.#left = await this.uploader.unfinished();
-    } catch {
-      // Without an answer nobody knows of any, and all else will tell what is wrong.
-      this.#left = [];
-    }
-    this.#renderLeft();
-  }
-
-  #renderLeft() {
-    const here = (left) => this.items.some(({ name, size }) => name === left.name && size === left.size);
-    this.#frame.renderUnfinished(this.#words, this.#left.filter((left) => !here(left)), (left) => this.#discard(left));
+  #showLeft(uploads) {
+    this.#frame.renderUnfinished(this.#words, uploads, (upload) => this.#discard(upload));
     this.#emit("pending");
   }
 
-  async #discard(left) {
+  async #discard(upload) {
     this.#frame.input.focus(); // The button vanishes.
-    await this.uploader.discard(left.identifier);
-    this.#announcer.say("say.deleted", { name: left.name });
-    this.#findUnfinished();
+    await this.#left.discard(upload);
+    this.#announcer.say("say.deleted", { name: upload.name });
   }
 
   // ---- Rendering ----
 
-  #hints() {
-    const limit = Number(this.getAttribute("max-file-size")) || 0;
-    const types = (this.getAttribute("accept") ?? "").split(",").map((type) => type.trim()).filter(Boolean).join(", ");
-    return { limit: limit ? this.#words.bytes(limit) : "", types };
-  }
-
   #reword() {
-    this.#words = new Words(languageOf(this), parse(this.getAttribute("texts"), {}));
-    const { limit, types } = this.#hints();
+    this.#words = new Words(languageOf(this), parsed(this, "texts", {}));
+    const { limit, types } = hintsOf(this, this.#words);
     const [multiple, folders] = [this.hasAttribute("multiple"), this.hasAttribute("folders")];
     this.#frame.reword(this.#words, { multiple, folders, types, size: limit, accept: this.getAttribute("accept") });
     this.#nameGroup();
     this.#settle();
-    this.#renderLeft();
+    this.#left.show({ anew: true });
     for (const row of this.#rows.values()) row.render();
   }
 
@@ -373,33 +337,37 @@ export class UploadHelperElement extends HTMLElement {
     setAttribute(this.#frame.element, "aria-label", this.getAttribute("label") || labels || this.#words.text("files"));
   }
 
-  #renderSoon() {
+  #renderSoon(item) {
+    if (!CHANGING.has(item.state)) return;
+    this.#changed.add(item);
     this.#timer ||= setTimeout(() => {
       this.#timer = 0;
-      for (const [item, row] of this.#rows) if (!SETTLED.has(item.state)) row.render();
+      for (const changed of this.#changed) this.#rows.get(changed)?.render();
+      this.#changed.clear();
       this.#renderOverall();
     }, PAUSE);
   }
 
-  #summary() {
-    const { items } = this;
-    const sum = (key) => items.reduce((total, item) => total + (item.state === "failed" ? 0 : item[key]), 0);
-    const resting = items.some(({ state }) => state === "paused");
-    const moving = items.some(({ state }) => !SETTLED.has(state) && state !== "paused");
-    const done = items.filter(({ state }) => state === "done").length;
-    return { count: items.length, done, bytes: sum("bytes"), total: sum("size"), resting, moving };
-  }
-
   #renderOverall() {
     const { speed = 0, secondsLeft = Infinity } = this.#uploader?.progress ?? {};
-    this.#frame.renderOverall(this.#words, { ...this.#summary(), speed, secondsLeft });
+    this.#frame.renderOverall(this.#words, { ...summaryOf(this.items), speed, secondsLeft });
     this.#frame.list.hidden = !this.#rows.size;
     this.#frame.offer(this.hasAttribute("multiple") || !this.#rows.size);
   }
 
-  /** Bring everything in step that depends on the states of the files: value, validity, and what is shown of all. */
+  /** Bring in step what depends on the states of all files, once for all that happens at the same time. */
   #settle() {
+    if (this.#settling) return;
+    this.#settling = true;
+    queueMicrotask(() => {
+      this.#settling = false;
+      this.#settleNow();
+    });
+  }
+
+  #settleNow() {
     this.#renderOverall();
+    this.#left.show();
     const uploads = JSON.stringify(this.uploads);
     const data = new FormData();
     for (const uid of this.value) data.append(this.name, uid);
@@ -412,16 +380,10 @@ export class UploadHelperElement extends HTMLElement {
   }
 
   #validate() {
-    const states = this.items.map(({ state }) => state);
-    const failed = states.filter((state) => state === "failed").length;
-    const waiting = states.filter((state) => !SETTLED.has(state)).length;
+    const [flag, key, count] = complaintOf(this.items, this.hasAttribute("required")) ?? [];
+    // The browser's message has to point to something that can be seen.
     const anchor = this.#frame.input.checkVisibility() ? this.#frame.input : this.#frame.element;
-    const say = (flag, key, count) => {
-      this.#internals.setValidity({ [flag]: true }, this.#words.text(key, { count }), anchor);
-    };
-    if (waiting) say("customError", "need.wait", waiting);
-    else if (failed) say("customError", "need.mend", failed);
-    else if (this.hasAttribute("required") && !this.value.length) say("valueMissing", "need.file", 1);
+    if (flag) this.#internals.setValidity({ [flag]: true }, this.#words.text(key, { count }), anchor);
     else this.#internals.setValidity({});
     if (this.#complaint) this.#frame.note((this.#complaint = this.validationMessage));
   }
@@ -433,4 +395,5 @@ export class UploadHelperElement extends HTMLElement {
   }
 }
 
-customElements.define("upload-helper", UploadHelperElement);
+// A page may have the script twice, under two URLs.
+if (!customElements.get("upload-helper")) customElements.define("upload-helper", UploadHelperElement);

@@ -1,12 +1,12 @@
 // One file on its way to the server.
 
+import { claim } from "./awake.js";
 import { Backoff, Meter } from "./pace.js";
 import { Missing, planOf } from "./pieces.js";
 import { UploadError } from "./request.js";
+import { Trial } from "./trial.js";
 
 const MOST_MISMATCHES = 5;
-const LOOK_AFTER = 5; // seconds of sending after which the size of the chunks is looked at, if none has arrived yet
-const SLOWEST_CHUNK = 20; // seconds
 const SLOW = new UploadError("too_slow", "The chunks are too large for this connection.", { permanent: false });
 // Errors after which the same upload can't go on, only another one of the same file.
 const LOST = new Set(["not_found", "chunk_conflict", "invalid_request", "length_mismatch"]);
@@ -21,20 +21,22 @@ const STANDING = new Set(["done", "failed", "cancelled", "paused"]);
  */
 export class UploadItem extends EventTarget {
   #context;
-  #key;
-  #entry;
+  #copy = 0;
+  #plan; // what was begun: identifier, size of the chunks …
+  #place = null; // gives back the place in the gate that the first chunk of a new upload has already
+  #hold = null; // promises what gives the upload back to other pages
+  #claiming = null;
   #missing = null;
   #flying = new Map(); // chunk number → bytes sent so far
   #acknowledged = 0;
   #moved = 0; // bytes sent in all, those included that had to be sent again
   #meter = new Meter();
+  #trial = null;
   #backoff = new Backoff();
   #stop = null;
-  #trial = null; // of the size of the chunks: since when they are sent, as long as none has arrived
-  #futile = 0; // how often the link broke before a chunk had arrived
-  #promise = Promise.withResolvers();
+  #promise;
 
-  /** An id that is unique on the page. */
+  /** A number that is unique in its uploader. */
   id;
   /** @type {File} */
   file;
@@ -46,21 +48,23 @@ export class UploadItem extends EventTarget {
   /** @type {?UploadError} why it failed, or what it is waiting for to pass */
   error = null;
 
-  constructor(file, id, key, path, context) {
+  /** @param {(key: string) => boolean} isTaken whether another file of the uploader goes by a key */
+  constructor(file, id, isTaken, context) {
     super();
+    const path = (file.webkitRelativePath || "").split("/").slice(0, -1).join("/");
     Object.assign(this, { file, id, path });
     this.#context = context;
-    this.#key = key;
-    this.#entry = context.memory.find(key);
-    this.#promise.promise.catch(() => {}); // whoever does not wait for it hears of errors by events
+    while (isTaken(this.key)) this.#copy += 1;
+    this.#plan = context.memory.find(this.key);
+    this.#promise = promise();
   }
 
   get name() { return this.file.name; }
   get size() { return this.file.size; }
   /** What finds the upload again on the server; empty before it has begun. */
-  get identifier() { return this.#entry?.identifier ?? ""; }
+  get identifier() { return this.#plan?.identifier ?? ""; }
   /** The key under which this browser remembers the upload. */
-  get key() { return this.#key; }
+  get key() { return this.#context.memory.key(this.file, this.path, this.#copy); }
 
   /** Bytes that have arrived or are on their way. */
   get bytes() {
@@ -88,8 +92,7 @@ export class UploadItem extends EventTarget {
 
   /** Send it, as soon as it is its turn. */
   start() {
-    if (this.#stop || STANDING.has(this.state)) return;
-    this.#run();
+    if (!this.active && !STANDING.has(this.state)) this.#run();
   }
 
   /** Stop sending; what the server has stays there. */
@@ -106,16 +109,11 @@ export class UploadItem extends EventTarget {
 
   /** Try again: at once what waits for its next try, from where it was what has failed. */
   retry() {
-    if (this.state === "failed") {
-      this.#promise = Promise.withResolvers();
-      this.#promise.promise.catch(() => {});
-      this.#backoff = new Backoff();
-      this.#context.backoff.succeeded();
-      this.#run();
-    } else if (this.active) {
-      this.#backoff.wake();
-      this.#context.backoff.wake();
-    }
+    this.#context.backoff.succeeded();
+    this.#backoff.succeeded();
+    if (this.state !== "failed") return;
+    this.#promise = promise();
+    this.#run();
   }
 
   /** Stop, and delete it on the server, finished or not; resolves when that is done, or can't be done now. */
@@ -126,7 +124,8 @@ export class UploadItem extends EventTarget {
     this.error = null;
     this.#setState("cancelled");
     this.#emit("remove");
-    if (this.#entry || this.uploadUid) await this.#context.discard(this.#key, this.#entry, this.uploadUid);
+    if (this.#plan || this.uploadUid) await this.#context.discard(this.key, this.#plan, this.uploadUid);
+    this.#unclaim();
   }
 
   /** Fail before anything is sent. */
@@ -138,48 +137,85 @@ export class UploadItem extends EventTarget {
   tick(seconds) {
     const moved = this.#moved;
     this.#moved = 0;
-    this.#meter.add(moved, seconds);
-    this.#judge();
-    this.#emit("progress");
+    if (this.state === "uploading" || moved) {
+      this.#meter.add(moved, seconds);
+      if (this.#flying.size && this.#trial.tooSlow(this.#flying.size)) this.#cut(SLOW);
+      this.#emit("progress");
+    }
     return moved;
   }
 
   async #run() {
     const stop = (this.#stop = new AbortController());
-    const { signal } = stop;
     this.error = null;
     this.#setState("waiting");
     try {
-      let first = true;
-      for (let result = null; !result; first = false) {
-        try {
-          result = await this.#check(first, signal);
-          if (!result) await this.#sendMissing(signal);
-        } catch (error) {
-          await this.#recover(error, signal);
-        }
-      }
+      this.uploadUid = "";
+      for (let first = true; !(await this.#round(first, stop.signal)); first = false);
     } catch (error) {
       if (this.#stop === stop) this.#fail(error);
     }
   }
 
+  /** Send what is missing once, or wait after a failure; return whether all is there. */
+  async #round(first, signal) {
+    try {
+      if (!this.#plan || (first && !(await this.#claim()))) await this.#begin(signal);
+      else if (await this.#check(first, signal)) return true;
+      await this.#sendMissing(signal);
+    } catch (error) {
+      await this.#recover(error, signal);
+    }
+    return false;
+  }
+
   // ---- what is there ----
 
-  /** Find out what is missing; return the result if nothing is. */
+  /** Take what was begun for this page; return whether there is such a thing, at which no other page is. */
+  #claim() {
+    // A pause and its end may come while the browser is asked.
+    this.#claiming ??= this.#claimOne().finally(() => { this.#claiming = null; });
+    return this.#claiming;
+  }
+
+  async #claimOne() {
+    while (this.#plan && !this.#hold) {
+      const hold = claim(this.identifier);
+      if (await hold) {
+        this.#hold = hold;
+      } else {
+        this.#copy += 1;
+        this.#plan = this.#context.memory.find(this.key);
+      }
+    }
+    return this.#plan !== null;
+  }
+
+  /** Plan a new upload when it is its turn, for by then the link is better known. */
+  async #begin(signal) {
+    const { gate, pace, memory } = this.#context;
+    const place = await gate.take(this.id, signal);
+    if (signal.aborted) place();
+    signal.throwIfAborted();
+    this.#place = place;
+    this.#plan = planOf(this.file, this.path, pace.chunkSizeFor(this.size));
+    memory.keep(this.key, this.#plan);
+    this.#hold = claim(this.identifier);
+    this.#all();
+  }
+
+  /** Ask what is missing; return whether nothing is. */
   async #check(first, signal) {
-    if (first) this.uploadUid = "";
-    if (!this.#entry) return this.#begin();
-    if (this.#entry.chunkCount === 1 && this.#acknowledged === this.size && this.uploadUid) {
+    if (this.#plan.chunkCount === 1 && this.uploadUid) {
       // The server finishes a file of one chunk before it acknowledges it.
-      return this.#succeed({ ...this.#entry, uploadUid: this.uploadUid });
+      this.#succeed({ ...this.#plan, uploadUid: this.uploadUid });
+      return true;
     }
     const status = await this.#ask(first, signal);
-    if (!status) return this.#sendAll();
-    this.uploadUid = status.uploadUid;
-    this.#acknowledged = status.receivedBytes;
-    this.#missing = new Missing(status.missing);
-    return status.state === "finished" ? this.#succeed(status) : null;
+    if (!status) this.#all();
+    else if (status.state === "finished") this.#succeed(status);
+    else this.#some(status);
+    return status?.state === "finished";
   }
 
   async #ask(first, signal) {
@@ -187,70 +223,76 @@ export class UploadItem extends EventTarget {
     const release = await gate.take(this.id, signal);
     try {
       if (first) this.#setState("checking");
-      return await find(this.#entry, signal);
+      return await find(this.#plan, signal);
     } finally {
       release();
     }
   }
 
-  #begin() {
-    const { pace, memory } = this.#context;
-    this.#entry = planOf(this.file, this.path, pace.chunkSizeFor(this.size));
-    memory.keep(this.#key, this.#entry);
-    return this.#sendAll();
+  /** Send all; if the server has known the upload, somebody has deleted it. */
+  #all() {
+    if (this.uploadUid) throw new UploadError("not_found", "The upload is not on the server any more.", GONE);
+    this.#some({ uploadUid: "", receivedBytes: 0, missing: [[0, this.#plan.chunkCount - 1]] });
   }
 
-  /** Begin what the server does not know; if it has known it, somebody has deleted it. */
-  #sendAll() {
-    if (this.uploadUid) throw new UploadError("not_found", "The upload is not on the server any more.", GONE);
-    this.#acknowledged = 0;
-    this.#missing = new Missing([[0, this.#entry.chunkCount - 1]]);
-    return null;
+  #some({ uploadUid, receivedBytes, missing }) {
+    const { chunkSize, chunkCount } = this.#plan;
+    this.uploadUid = uploadUid;
+    this.#acknowledged = receivedBytes;
+    // A server that died before it had finished the file finishes it with any chunk that comes again.
+    this.#missing = new Missing(missing.length ? missing : [[chunkCount - 1, chunkCount - 1]]);
+    if (this.#trial?.size !== chunkSize) this.#trial = new Trial(chunkSize, this.#context.pace);
+    this.#trial.arrived(receivedBytes);
   }
 
   // ---- sending ----
 
   /** Send what is missing, several chunks at a time; after a failure, only what is under way already. */
   async #sendMissing(signal) {
-    const { gate, pace } = this.#context;
     const [calm, cut] = [new AbortController(), new AbortController()];
     const waiting = AbortSignal.any([signal, calm.signal]);
     const sending = AbortSignal.any([signal, cut.signal]);
     let failure = null;
-    const fail = (error) => {
+    this.#cut = (error) => {
       if (!failure || error.permanent) failure = error;
       calm.abort();
       if (error.permanent || error === SLOW) cut.abort();
     };
     const lane = async () => {
-      while (!failure && this.#missing.left) {
-        const release = await gate.take(this.id, waiting);
-        try {
-          if (!failure && this.#missing.left) await this.#sendChunk(this.#missing.take(), sending);
-        } finally {
-          release();
-        }
-      }
+      while (!failure && this.#missing.left) await this.#sendNext(waiting, sending);
     };
-    this.#trial = { begun: Date.now(), moved: 0, fail };
-    await Promise.all(Array.from({ length: Math.min(pace.most, this.#missing.left) }, () => lane().catch(fail)));
+    const lanes = Math.min(this.#context.pace.most, this.#missing.left);
+    this.#trial.begin();
+    await Promise.all(Array.from({ length: lanes }, () => lane().catch(this.#cut)));
     if (failure) throw failure;
+  }
+
+  /** Ends the sending with an error. */
+  #cut = () => {};
+
+  async #sendNext(waiting, sending) {
+    const place = this.#place ?? (await this.#context.gate.take(this.id, waiting));
+    this.#place = null;
+    try {
+      if (this.#missing.left && !waiting.aborted) await this.#sendChunk(this.#missing.take(), sending);
+    } finally {
+      place();
+    }
   }
 
   async #sendChunk(number, signal) {
     const { sendChunk, pace } = this.#context;
-    const { chunkSize } = this.#entry;
+    const { chunkSize } = this.#plan;
     const content = this.file.slice(number * chunkSize, (number + 1) * chunkSize);
     const flying = this.#flying; // that of this run, also when it has ended meanwhile
     const onProgress = (loaded) => this.#progress(flying, number, Math.min(loaded, content.size));
     this.error = null;
     this.#setState("uploading");
     try {
-      this.uploadUid = await sendChunk(this.#entry, number, content, { uploadUid: this.uploadUid, onProgress, signal });
+      this.uploadUid = await sendChunk(this.#plan, number, content, { uploadUid: this.uploadUid, onProgress, signal });
       onProgress(content.size);
       this.#acknowledged += content.size;
-      if (content.size === chunkSize) this.#fits();
-      flying.delete(number);
+      this.#trial.arrived(content.size);
       this.#backoff.succeeded();
       pace.arrived(content.size);
     } finally {
@@ -260,47 +302,22 @@ export class UploadItem extends EventTarget {
 
   #progress(flying, number, loaded) {
     const moved = Math.max(0, loaded - (flying.get(number) ?? 0));
-    this.#moved += moved;
-    if (this.#trial) this.#trial.moved += moved;
     flying.set(number, loaded);
+    this.#moved += moved;
+    this.#trial.sent(moved);
     if (this.state === "uploading" && this.bytes === this.size && this.size) this.#setState("finishing");
-  }
-
-  /** Take in that a chunk has arrived, so the size is one that can be kept. */
-  #fits() {
-    this.#trial = null;
-    this.#futile = 0;
-  }
-
-  /** Whether less than a chunk has arrived, so that nothing much is lost by beginning anew with smaller ones. */
-  get #early() {
-    return this.#acknowledged < this.#entry.chunkSize;
-  }
-
-  /** Give up chunks of a size that this link would take too long for. */
-  #judge() {
-    const trial = this.#trial;
-    if (!trial || !this.#early || !this.#flying.size) return;
-    const seconds = (Date.now() - trial.begun) / 1000;
-    const { pace } = this.#context;
-    const speed = trial.moved / seconds;
-    if (seconds < LOOK_AFTER || !speed || (this.#flying.size * this.#entry.chunkSize) / speed < SLOWEST_CHUNK) return;
-    this.#trial = null;
-    if (!pace.slow(this.#entry.chunkSize, speed)) return;
-    trial.fail(SLOW);
   }
 
   // ---- failures ----
 
   /** Wait until it makes sense to try again; throw what does not pass. */
   async #recover(error, signal) {
+    const { backoff: common, pace, retries } = this.#context;
     if (!(error instanceof UploadError)) throw error;
-    if (error === SLOW) return this.#discard();
-    if (error.status === 413 && error.code !== "too_large" && this.#cutSmaller()) return;
+    if (error === SLOW) return this.#leave();
+    // A server in between that does not take large bodies.
+    if (error.status === 413 && !error.ofServer && this.#plan && pace.shrink(this.#plan.chunkSize)) return this.#leave();
     if (error.permanent) throw error;
-    if (!error.ofServer && this.#trial?.moved) this.#futile += 1;
-    this.#trial = null;
-    const { backoff: common, retries } = this.#context;
     const backoff = error.ofServer ? this.#backoff : common;
     if (error.ofServer) error.retryAfter = backoff.failed(error);
     const hopeless = error.code === "checksum_mismatch" && backoff.tries >= MOST_MISMATCHES;
@@ -308,27 +325,21 @@ export class UploadItem extends EventTarget {
     this.error = error;
     this.#setState(error.status === 0 && navigator.onLine === false ? "offline" : "retrying");
     await backoff.over(signal);
-    if (this.#futile > 1 && this.#early) this.#cutSmaller();
+    if (!error.ofServer && this.#trial?.broke()) this.#leave();
   }
 
-  /** Begin anew with smaller chunks: a server in between does not take large ones, or the link breaks too often. */
-  #cutSmaller() {
-    if (!this.#entry || !this.#context.pace.shrink(this.#entry.chunkSize)) return false;
-    this.#discard();
-    return true;
-  }
-
-  /** Leave what was begun to the server to delete, to begin anew. */
-  #discard() {
-    this.#context.discard(this.#key, this.#entry, this.uploadUid);
-    this.#entry = null;
+  /** Leave to the server to delete what was begun, to begin anew with smaller chunks. */
+  #leave() {
+    this.#context.discard(this.key, this.#plan, this.uploadUid);
+    this.#unclaim();
+    this.#plan = null;
     this.uploadUid = "";
-    this.#futile = 0;
   }
 
   #fail(error) {
     this.#halt();
-    this.error = error instanceof UploadError ? error : new UploadError("refused", String(error?.message ?? error));
+    this.#unclaim();
+    this.error = error instanceof UploadError ? error : new UploadError("internal", String(error?.message ?? error));
     this.error.permanent = true;
     if (LOST.has(this.error.code)) this.#forget();
     this.#promise.reject(this.error);
@@ -338,20 +349,24 @@ export class UploadItem extends EventTarget {
 
   #succeed({ uploadUid, fileName, totalSize }) {
     this.#halt();
+    this.#unclaim();
     this.#forget();
     this.uploadUid = uploadUid;
     this.#acknowledged = this.size;
     this.error = null;
-    const result = { uploadUid, url: this.#context.urlOf(uploadUid), fileName, totalSize };
-    this.#promise.resolve(result);
+    this.#promise.resolve({ uploadUid, url: this.#context.urlOf(uploadUid), fileName, totalSize });
     this.#setState("done");
     this.#emit("done");
-    return result;
   }
 
   #forget() {
-    this.#context.memory.forget(this.#key);
-    this.#entry = null;
+    this.#context.memory.forget(this.key);
+    this.#plan = null;
+  }
+
+  #unclaim() {
+    this.#hold?.then((release) => release?.());
+    this.#hold = null;
   }
 
   #halt() {
@@ -359,6 +374,8 @@ export class UploadItem extends EventTarget {
     this.#stop = null;
     this.#flying = new Map();
     stop?.abort();
+    this.#place?.();
+    this.#place = null;
   }
 
   #setState(state) {
@@ -371,4 +388,11 @@ export class UploadItem extends EventTarget {
     this.dispatchEvent(new CustomEvent(type, { detail: { item: this } }));
     this.#context.emit(type, this);
   }
+}
+
+/** Return a promise with the functions that end it; whoever does not wait for it hears of errors by events. */
+function promise() {
+  const made = Promise.withResolvers();
+  made.promise.catch(() => {});
+  return made;
 }

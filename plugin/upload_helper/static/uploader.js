@@ -1,6 +1,6 @@
 // Sends files to the blueprint in chunks: for programs. <upload-helper> in upload-helper.js is the widget on top of it.
 
-import { Awake } from "./awake.js";
+import { Awake, claimed } from "./awake.js";
 import { Hasher, checkReadable } from "./digest.js";
 import { filesOf } from "./files.js";
 import { Memory, browserStorage } from "./memory.js";
@@ -50,7 +50,7 @@ export class Uploader extends EventTarget {
   #timer = null;
   #ticked = 0;
   #idle = true;
-  #awake;
+  #awake = new Awake();
   #hasher = new Hasher();
 
   /**
@@ -63,7 +63,6 @@ export class Uploader extends EventTarget {
     this.options = { ...Uploader.defaults, ...options };
     const { parallel, chunkSize, storage = browserStorage(), retries } = this.options;
     this.#memory = new Memory(storage, this.endpoint);
-    this.#awake = new Awake(this.options.wakeLock);
     this.#pace = new Pace({ parallel, chunkSize, speed: this.#memory.speed });
     this.#context = {
       pace: this.#pace, memory: this.#memory, backoff: this.#backoff, retries,
@@ -103,7 +102,16 @@ export class Uploader extends EventTarget {
    * @returns {UploadItem[]}
    */
   add(files) {
-    const items = Array.from(files, (file) => this.#add(file));
+    const items = Array.from(files);
+    // One that has failed leaves its place to the same file when that is picked again.
+    const keys = new Set(this.#items.filter(({ state }) => state !== "failed").map(({ key }) => key));
+    for (const [index, file] of items.entries()) {
+      const item = new UploadItem(file, ++this.#lastId, (key) => keys.has(key), this.#context);
+      keys.add(item.key);
+      items[index] = item;
+      this.#items.push(item);
+      this.#emit("add", item);
+    }
     for (const item of items) {
       const error = this.#objection(item.file);
       if (error) item.refuse(error);
@@ -120,13 +128,13 @@ export class Uploader extends EventTarget {
   async cancel() { await Promise.all(this.items.map((item) => item.cancel())); }
 
   /**
-   * Return what this browser has begun earlier and the server still has. Adding the same file again goes on with it.
+   * Return what this browser has begun earlier, no page is at, and the server still has. Adding the same file again goes on with it.
    * @returns {Promise<{identifier: string, uploadUid: string, name: string, path: string, size: number,
    *   received: number}[]>}
    */
   async unfinished() {
-    const held = new Set(this.#items.map(({ key }) => key));
-    const entries = this.#memory.all().filter(([key]) => !held.has(key));
+    const held = new Set([...this.#items.map(({ identifier }) => identifier), ...(await claimed())]);
+    const entries = this.#memory.all().filter(([, { identifier }]) => !held.has(identifier));
     const found = await Promise.all(entries.map(([key, entry]) => this.#left(key, entry)));
     return found.filter(Boolean);
   }
@@ -138,17 +146,6 @@ export class Uploader extends EventTarget {
   }
 
   // ---- files ----
-
-  #add(file) {
-    const path = (file.webkitRelativePath || "").split("/").slice(0, -1).join("/");
-    const keys = new Set(this.#items.map(({ key }) => key));
-    let copy = 0;
-    while (keys.has(this.#memory.key(file, path, copy))) copy += 1;
-    const item = new UploadItem(file, ++this.#lastId, this.#memory.key(file, path, copy), path, this.#context);
-    this.#items.push(item);
-    this.#emit("add", item);
-    return item;
-  }
 
   #objection({ name, type, size }) {
     const { maxFileSize, accept } = this.options;
@@ -281,7 +278,7 @@ export class Uploader extends EventTarget {
     this.#ticked = performance.now();
     this.#timer = setInterval(this.#tick, TICK);
     addEventListener("online", this.#online);
-    this.#awake.hold();
+    if (this.options.wakeLock) this.#awake.hold();
   }
 
   #rest() {
