@@ -16,7 +16,7 @@ from chromium import PATIENCE, launch
 from links import BreakingLink
 from proxies import Nginx
 from servers import Gunicorn, private_memory, wait_until
-from visitors import CHUNK, CHUNKS, MARKUP, Wire, chunk_number, drop, make_file
+from visitors import CHUNK, MARKUP, Wire, chunk_number, drop, make_file
 
 APP = "page_host:app()"
 
@@ -679,7 +679,12 @@ def test_two_uploaders_with_one_file_make_two_uploads(page, server, tmp_path):
 def test_page_without_locks_and_digests_uploads(context, server, tmp_path):
     page = context.new_page()
     # As on plain HTTP.
-    for owner, name in [("Crypto", "subtle"), ("Crypto", "randomUUID"), ("Navigator", "locks"), ("Navigator", "wakeLock")]:
+    for owner, name in [
+        ("Crypto", "subtle"),
+        ("Crypto", "randomUUID"),
+        ("Navigator", "locks"),
+        ("Navigator", "wakeLock"),
+    ]:
         page.add_init_script(f"Object.defineProperty({owner}.prototype, '{name}', {{ value: undefined }})")
     visit(page, server, wakeLock=True)
     addresses = []
