@@ -2,11 +2,15 @@
 
 import texts from "./texts.js";
 
-const tables = new Map(Object.entries(texts));
+// One for the page, which may have this module twice: under the address of a version, and under the one for programs.
+const shared = (globalThis[Symbol.for("upload-helper texts")] ??= {
+  tables: new Map(Object.entries(texts)), changes: new EventTarget(),
+});
+const { tables } = shared;
 const SIZES = ["byte", "kilobyte", "megabyte", "gigabyte", "terabyte"];
 
 /** Tells by a "change" event that there are words which were not there before. */
-export const changes = new EventTarget();
+export const { changes } = shared;
 
 /** Add a language, or other words for one; the widgets on the page are worded anew. */
 export function addTexts(language, words) {
@@ -25,6 +29,11 @@ export function languageOf(element) {
 
 /** The words of one language; what it lacks is said in the broader language, and at last in English. */
 export class Words {
+  #tables;
+  #plurals;
+  #whole;
+  #figures;
+
   /** `own`: further words by language, which go before those of the table. */
   constructor(language, own = {}) {
     const wanted = [];
@@ -32,31 +41,31 @@ export class Words {
     const owned = new Map(Object.entries(own).map(([tag, words]) => [tag.toLowerCase(), words]));
     const known = (tag) => tables.has(tag) || owned.has(tag);
     this.language = wanted.find(known) ?? "en";
-    this._tables = [...wanted, "en"].flatMap((tag) => [owned.get(tag), tables.get(tag)]).filter(Boolean);
-    this._plurals = new Intl.PluralRules(this.language);
-    this._whole = new Intl.NumberFormat(this.language, { maximumFractionDigits: 0 });
-    this._figures = new Intl.NumberFormat(this.language, { maximumSignificantDigits: 3 });
+    this.#tables = [...wanted, "en"].flatMap((tag) => [owned.get(tag), tables.get(tag)]).filter(Boolean);
+    this.#plurals = new Intl.PluralRules(this.language);
+    this.#whole = new Intl.NumberFormat(this.language, { maximumFractionDigits: 0 });
+    this.#figures = new Intl.NumberFormat(this.language, { maximumSignificantDigits: 3 });
   }
 
   has(key) {
-    return this._tables.some((table) => key in table);
+    return this.#tables.some((table) => key in table);
   }
 
   /** Return a text with its values filled in; `values.count` chooses among the forms of words that have several. */
   text(key, values = {}) {
-    let text = this._tables.find((table) => key in table)?.[key] ?? key;
+    let text = this.#tables.find((table) => key in table)?.[key] ?? key;
     if (typeof text === "object") {
       const count = values.count ?? 1;
-      text = text[count] ?? text[this._plurals.select(count)] ?? text.other;
+      text = text[count] ?? text[this.#plurals.select(count)] ?? text.other;
     }
-    const shown = (value) => (typeof value === "number" ? this._whole.format(value) : value);
+    const shown = (value) => (typeof value === "number" ? this.#whole.format(value) : value);
     return text.replace(/\{(\w+)\}/g, (all, name) => (name in values ? shown(values[name]) : all));
   }
 
   /** Return a number of bytes in words, to three figures. */
   bytes(count) {
     const unit = Math.min(SIZES.length - 1, Math.max(0, Math.floor(Math.log10(Math.max(1, count)) / 3)));
-    const n = unit ? this._figures.format(count / 1000 ** unit) : this._whole.format(count);
+    const n = unit ? this.#figures.format(count / 1000 ** unit) : this.#whole.format(count);
     return this.text(`unit.${SIZES[unit]}`, { n, count: unit ? undefined : count });
   }
 

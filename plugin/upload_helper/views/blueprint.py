@@ -12,7 +12,7 @@ from ..intake import check_same_site, drain, respond
 from ..protocols.chunked import MULTIPART, RAW, REQUIRED_FIELDS
 from ..service import log
 from ..state import current_state
-from . import chunks, cors, dialects, filepond, files, pages, rufh, tus
+from . import assets, chunks, cors, dialects, filepond, files, pages, rufh, tus
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _OVERRIDES = ("POST", "HEAD", "PATCH", "DELETE", "OPTIONS")
@@ -39,6 +39,7 @@ def make_blueprint(name: str) -> Blueprint:
         blueprint.add_url_rule(rule, endpoint, dispatch, methods=_METHODS, provide_automatic_options=False)
     blueprint.add_url_rule("/<uid>/status", view_func=files.status)
     blueprint.add_url_rule("/<uid>/delete", view_func=files.delete_by_form, methods=["POST"])
+    blueprint.add_url_rule("/static/<wanted>/<filename>", "asset", assets.send)
     pages.register(blueprint)
     return blueprint
 

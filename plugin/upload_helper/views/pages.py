@@ -18,6 +18,7 @@ from ..protocols import structs
 from ..protocols.chunked import StatusRequest, StatusResponse
 from ..service import Upload
 from ..state import current_state
+from . import assets
 from .words import FALLBACK, Words, languages
 
 _GLOBAL = "upload_helper"
@@ -95,6 +96,14 @@ class Glue:
                 with suppress(Error):
                     found.append(state.service.status(StatusRequest(upload.uploadUid), owner, roughly=True))
         return sorted(found, key=lambda status: (status.state == "finished", -(status.expires or 0), status.fileName))
+
+    def asset(self, filename: str, blueprint: str = "") -> str:
+        """Return the address of a script or style sheet, which is another one for another version of it."""
+        return url_for(f"{blueprint or self.blueprint}.asset", wanted=assets.version(), filename=filename)
+
+    def imports(self, module: str) -> Sequence[str]:
+        """Return the scripts that a script needs."""
+        return assets.imports(module)
 
     def token(self) -> Markup:
         """Return a hidden field with the host's CSRF token, if the host has one as Flask-WTF makes it available."""
