@@ -40,5 +40,5 @@ def send(wanted: str, filename: str) -> Response:
     """Send a file, to be kept if it is of the version that was asked for: a page may be older than the server."""
     kept = wanted == version()
     answer = send_from_directory(_FOLDER, filename, max_age=_YEAR if kept else None)
-    answer.cache_control.immutable = kept or None
+    answer.cache_control.immutable = kept
     return answer
