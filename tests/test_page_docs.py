@@ -35,12 +35,12 @@ def test_options_of_the_macro_are_in_the_table():
 
 
 def test_attributes_of_the_element_are_in_the_table():
-    source = (STATIC / "upload-helper.js").read_text()
-    read = set(re.findall(r'(?:get|has)Attribute\("([\w-]+)"\)', source))
-    (listed,) = re.findall(r'for \(const name of \[("[^\]]+)\]', source)
-    read |= set(re.findall(r'"([\w-]+)"', listed)) | {"disabled", "nonce", "lang"}
+    source = "".join((STATIC / name).read_text() for name in ("upload-helper.js", "settings.js"))
+    read = set(re.findall(r'(?:get|has)Attribute\("([\w-]+)"\)|parsed\(\w+, "([\w-]+)"', source))
+    (observed,) = re.findall(r"observedAttributes = \[([^\]]+)\]", source)
+    names = {a or b for a, b in read} | set(re.findall(r'"([\w-]+)"', observed)) | {"disabled", "nonce"}
     shown = named("The element", "attribute")
-    assert sorted(name for name in shown if "/" not in name and "<" not in name and "[" not in name) == sorted(read)
+    assert {name for name in shown if "/" not in name and "<" not in name and "[" not in name} == names
 
 
 def test_members_of_the_element_are_in_the_table():
