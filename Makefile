@@ -14,7 +14,7 @@ demo: $(VENV)/.demo
 	$(BIN)/upload-helper demo $(ARGS)
 
 test: lint
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses auto --dist worksteal $(ARGS)
 
 soak: $(VENV)/.test
 	sh tests/setup-system nginx
