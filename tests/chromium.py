@@ -17,9 +17,9 @@ PATIENCE = 20_000
 
 
 @contextmanager
-def launch() -> Iterator[Browser]:
-    """Start chromium, and end it with the block."""
+def launch(*switches: str) -> Iterator[Browser]:
+    """Start chromium, with further switches perhaps, and end it with the block."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=SWITCHES)
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=[*SWITCHES, *switches])
         yield browser
         browser.close()

@@ -31,9 +31,16 @@ export async function checkReadable(blob) {
   await blob.slice(0, 1).arrayBuffer().catch(refuse);
 }
 
+/** Return the error of a file that can't be read. */
+export function unreadable() {
+  const remedy = "If it was changed or moved, choose it again. A folder can’t be sent as a file.";
+  return new UploadError("file_changed", "The file can’t be read any more.", { remedy });
+}
+
 /** Hashes one piece after the other in the same memory, for what a browser reads into new memory piles up. */
 class Lane {
   buffer = null;
+  #reader = null; // chromium collects one that nobody refers to, also when somebody waits for what it reads
   #last = Promise.resolve();
 
   sha256(blob) {
@@ -48,7 +55,7 @@ class Lane {
   }
 
   async #read(blob) {
-    const reader = readerOf(blob);
+    const reader = (this.#reader = readerOf(blob));
     if (!reader) return blob.arrayBuffer();
     let buffer = this.buffer?.byteLength >= blob.size ? this.buffer : new ArrayBuffer(blob.size);
     let filled = 0;
@@ -74,6 +81,5 @@ function readerOf(blob) {
 }
 
 function refuse() {
-  const remedy = "If it was changed or moved, choose it again. A folder can’t be sent as a file.";
-  throw new UploadError("file_changed", "The file can’t be read any more.", { remedy });
+  throw unreadable();
 }
