@@ -12,6 +12,8 @@ from pathlib import Path
 
 from .peers import NODE, nginx_program
 
+CLIENTS = NODE.parents[1] / "node"
+
 
 def describe(folder: Path) -> dict[str, str]:
     """Return what figures depend on: the machine, the disk of `folder`, and the versions."""
@@ -24,8 +26,14 @@ def describe(folder: Path) -> dict[str, str]:
         **{name: version(name) for name in ("gunicorn", "flask", "werkzeug")},
         "nginx": _first(r"nginx/(\S+)", [nginx_program(), "-v"]),
         "node": _first(r"v(\S+)", ["node", "--version"]),
-        "@tus/server": json.loads((NODE / "node_modules/@tus/server/package.json").read_text())["version"],
+        "@tus/server": _package(NODE, "@tus/server"),
+        "chromium": _first(r"([\d.]+)", ["chromium", "--version"]),
+        **{name: _package(CLIENTS, name) for name in ("uppy", "resumablejs")},
     }
+
+
+def _package(folder: Path, name: str) -> str:
+    return json.loads((folder / "node_modules" / name / "package.json").read_text())["version"]
 
 
 def _first(pattern: str, command: list[str]) -> str:

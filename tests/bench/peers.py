@@ -85,11 +85,12 @@ class Ours(Peer):
     """The host application of the tests under gunicorn, with owners, authorisation, quota and locks."""
 
     name = "ours"
+    app = "host:app()"
     wire = staticmethod(client.chunk_protocol)
 
     def __enter__(self) -> Peer:
         self.uploads = self.folder / "uploads"
-        self._server = servers.Gunicorn(self.uploads, workers=2, threads=4)
+        self._server = servers.Gunicorn(self.uploads, workers=2, threads=4, app=self.app)
         self._server.start()
         self.port = self._server.port
         return self

@@ -24,13 +24,19 @@ class Row:
     note: str = ""
     key: str = field(default="", repr=False)
     """What a target calls the row."""
+    ours: str = field(default=OURS, repr=False)
+    """Which of the servers, or clients, the others are compared with."""
 
     def median(self, server: str = OURS) -> float:
         return median(self.rounds[server])
 
+    def ratios(self, other: str) -> list[float]:
+        """Return our figure divided by another one's in each round: each against its neighbour."""
+        return [a / b for a, b in zip(self.rounds[self.ours], self.rounds[other], strict=True)]
+
     def ratio(self, other: str) -> float:
-        """Return our figure divided by another server's: the median over the rounds, each against its neighbour."""
-        return median(a / b for a, b in zip(self.rounds[OURS], self.rounds[other], strict=True))
+        """Return our figure divided by another one's: the median over the rounds."""
+        return median(self.ratios(other))
 
     def growth(self, smaller: Row) -> float:
         """Return this row divided by another one of ours: the median over the rounds."""
@@ -38,14 +44,18 @@ class Row:
 
     def spread(self) -> float:
         """Return how far at most a round is from the median of its server, as a fraction."""
-        return max(abs(value / (median(values) or 1) - 1) for values in self.rounds.values() for value in values)
+        return max(self.spread_of(server) for server in self.rounds)
+
+    def spread_of(self, server: str) -> float:
+        values = self.rounds[server]
+        return max(abs(value / (median(values) or 1) - 1) for value in values)
 
     def disturbed(self) -> bool:
         return self.spread() > DISTURBED
 
     def as_json(self) -> dict[str, Any]:
         servers = {name: {"median": median(values), "rounds": values} for name, values in self.rounds.items()}
-        ratios = {name: self.ratio(name) for name in self.rounds if name != OURS}
+        ratios = {name: self.ratio(name) for name in self.rounds if name != self.ours}
         return {
             "name": self.name, "unit": self.unit, "servers": servers, "ratios": ratios,
             "spread": self.spread(), "disturbed": self.disturbed(), "note": self.note,

@@ -88,7 +88,7 @@ def _measure(bench: Bench, size: int, chunk: int) -> dict[str, list[Sample]]:
         cpu = peer.cpu()
         sent = client.send(peer.port, peer.wire, str(bench.source), size, chunk)
         sample = Sample(sent.seconds, sent.last, peer.cpu() - cpu)
-        _check(peer, sent.reference, bench.source, size, digest=name not in checked)
+        check(peer, sent.reference, bench.source, size, digest=name not in checked)
         checked.add(name)
         peer.delete(sent.reference)
         return sample
@@ -111,12 +111,12 @@ def _peak(peer: Peer, source: Path, size: int) -> int:
             peak = max(peak, peer.memory())
             time.sleep(_SAMPLE_SECONDS)
         for sent in sending.get():
-            _check(peer, sent.reference, source, size, digest=False)
+            check(peer, sent.reference, source, size, digest=False)
             peer.delete(sent.reference)
     return peak
 
 
-def _check(peer: Peer, reference: str, source: Path, size: int, *, digest: bool) -> None:
+def check(peer: Peer, reference: str, source: Path, size: int, *, digest: bool) -> None:
     """Raise RuntimeError unless the server has stored what it was sent."""
     files = peer.files(reference)
     stored = sum(path.stat().st_size for path in files)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from .browser import RESUMABLE, RESUMABLE_TUNED, UPPY, UPPY_TUNED
 from .rows import Row
 from .scale import EARLY
 from .shapes import GIB, MIB
@@ -29,7 +30,7 @@ def judge(rows: list[Row]) -> list[Target]:
     """Return the targets that the rows have something to say about."""
     keyed = {row.key: row for row in rows if row.key}
     found = []
-    for text, sign, limit, figure in (*_of_big_chunks(keyed), *_of_the_rest(keyed)):
+    for text, sign, limit, figure in (*_of_big_chunks(keyed), *_of_the_rest(keyed), *_of_browsers()):
         with suppress(KeyError):
             value = figure(keyed)
             found.append(Target(f"{text} {sign}", limit, value, value >= limit if sign == "≥" else value <= limit))
@@ -62,6 +63,17 @@ def _of_the_rest(rows: Rows) -> list[tuple[str, str, float, Callable[[Rows], flo
         ("finish 10 GiB to finish 10 MiB", "≤", 2, _growth(f"finish {10 * MIB}", f"finish {10 * GIB}")),
         ("memory over idle in MiB, four uploads at once", "≤", 20, lambda rows: rows["memory"].median()),
         ("get_upload of a finished upload in ms", "≤", 1, lambda rows: rows[f"get {10 * GIB}"].median()),
+    ]
+
+
+def _of_browsers() -> list[tuple[str, str, float, Callable[[Rows], float]]]:
+    return [
+        (f"{what}, widget to {other}", "≥", limit, _ratio(key, other))
+        for what, key, limits in (
+            ("from a browser", "browser", {UPPY: 1, RESUMABLE: 1, UPPY_TUNED: 0.9, RESUMABLE_TUNED: 0.9}),
+            ("over a narrow link", "browser, narrow", {UPPY: 1, RESUMABLE: 1}),
+        )
+        for other, limit in limits.items()
     ]
 
 
