@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
+from chromium import launch
 from host import make_app
 from servers import Gunicorn
 
@@ -50,3 +53,10 @@ def gunicorn(folder: Path):
     yield start
     for server in running:
         server.__exit__()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium; not for longer than a module, for beside it nothing else in the process can run asyncio."""
+    with launch() as launched:
+        yield launched

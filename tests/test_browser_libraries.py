@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 import pytest
 from playwright.sync_api import APIResponse, Browser, BrowserContext, Page, Request, Response, Route
 
-from chromium import PATIENCE, launch
+from chromium import PATIENCE
 from servers import Gunicorn, wait_until
 
 CHUNK = 20 << 10
@@ -70,12 +70,6 @@ UPPY_XHR = Library("uppy-xhr", 1)
 TUS = Library("tus", 4, {"removeFinger": f"chunkSize: {CHUNK}, retryDelays: [20, 20], removeFinger"})
 LIBRARIES = [RESUMABLE, FLOW, SIMPLE, DROPZONE, FILEPOND, FINE, PLUPLOAD, UPPY_TUS, UPPY_XHR, TUS]
 RESUMING = [RESUMABLE, FLOW, SIMPLE, FINE, UPPY_TUS, TUS]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launch() as launched:
-        yield launched
 
 
 @pytest.fixture(scope="module")

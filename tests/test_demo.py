@@ -17,19 +17,13 @@ from urllib.request import urlopen
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
-from chromium import PATIENCE, launch
+from chromium import PATIENCE
 from demos import COMMAND, Demo, environment
 from servers import wait_until
 from test_looks import AXE, faults, sticking_out
 from visitors import CHUNK, CHUNKS, MARKUP, Wire, button, download, drop, make_file, pick, picker, row, uploads, visit
 
 expect.set_options(timeout=PATIENCE)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launch() as launched:
-        yield launched
 
 
 @pytest.fixture(scope="module")

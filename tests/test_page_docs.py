@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 from flask import send_from_directory, session
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 from werkzeug.serving import make_server
 
-from chromium import PATIENCE, launch
+from chromium import PATIENCE
 from servers import PLUGIN, wait_until
 from test_docs import run, snippets
 from visitors import make_file, pick, row, visit
@@ -79,12 +79,6 @@ def test_templates_are_in_the_table():
 
 
 # --- in a browser ---
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launch() as launched:
-        yield launched
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@
  *
  * To be called in the event's handler, before anything is awaited: afterwards the browser empties `dataTransfer`.
  * @param {DataTransfer} dataTransfer of a `drop` event, or `clipboardData` of a `paste` event
- * @returns {Promise<File[]>}
+ * @returns {Promise<File[]>} those among them that can't be read, and folders, are `unreadable`, which an Uploader refuses
  */
 export async function filesOf(dataTransfer) {
   const items = [...dataTransfer.items].filter(({ kind }) => kind === "file");
@@ -22,8 +22,13 @@ async function* within(entry, folder = "") {
   else for (const child of await childrenOf(entry)) yield* within(child, `${folder}${entry.name}/`);
 }
 
+/** Return a file for what can't be read, so that a person gets to see it. */
+function standIn({ name }) {
+  return Object.assign(new File([], name), { unreadable: true });
+}
+
 async function fileOf(entry, folder) {
-  const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+  const file = await new Promise((resolve, reject) => entry.file(resolve, reject)).catch(() => standIn(entry));
   // As the browser itself does it for a folder that was picked.
   if (folder) Object.defineProperty(file, "webkitRelativePath", { value: folder + file.name, configurable: true });
   return file;
@@ -34,7 +39,8 @@ async function childrenOf(entry) {
   const children = [];
   for (;;) {
     // At most a hundred at a time, and none at the end.
-    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    const some = await new Promise((resolve) => reader.readEntries(resolve, () => resolve(null)));
+    if (!some) return [...children, standIn(entry)];
     if (!some.length) return children;
     children.push(...some);
   }

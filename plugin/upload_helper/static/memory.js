@@ -14,7 +14,7 @@ export class Memory {
   /** @param {Storage|null} storage where it is kept; null or one that refuses keeps it as long as the page lives */
   constructor(storage, endpoint) {
     this.#storage = storage ?? new Passing();
-    this.#prefix = `${PREFIX}${new URL(endpoint, globalThis.location?.href).href}:`;
+    this.#prefix = `${PREFIX}${endpoint}:`;
   }
 
   /** Return the key of a file; `copy` tells apart several of the same name, size and time. */
@@ -52,9 +52,9 @@ export class Memory {
   /** Return [key, entry] of all uploads that may still be on the server, latest first; forget the others. */
   all() {
     const found = this.#keys().map((key) => [key, this.find(key)]);
-    const alive = found.filter(([, entry]) => entry && Date.now() - entry.begun < LONGEST);
-    for (const [key] of found) if (!alive.some(([other]) => other === key)) this.forget(key);
-    return alive.sort(([, a], [, b]) => b.begun - a.begun).slice(0, MOST);
+    const isAlive = ([, entry]) => entry && Date.now() - entry.begun < LONGEST;
+    for (const pair of found) if (!isAlive(pair)) this.forget(pair[0]);
+    return found.filter(isAlive).sort(([, a], [, b]) => b.begun - a.begun).slice(0, MOST);
   }
 
   /** Bytes per second that the link had lately; null if that is not known, or long ago. */

@@ -33,50 +33,71 @@ export class Meter {
   }
 }
 
+/** The time since it was made, whether the machine has slept since, or somebody has set its clock. */
+export class Stopwatch {
+  #clock = Date.now(); // goes on in a sleep, and may be set
+  #steady = performance.now(); // stands in a sleep on some systems
+
+  get milliseconds() {
+    return Math.max(Date.now() - this.#clock, performance.now() - this.#steady);
+  }
+}
+
 /** The pauses between tries: each twice as long as the one before, with jitter, unless the server says how long. */
 export class Backoff {
-  #since = -Infinity;
-  #until = -Infinity;
+  #watch = null; // since the last failure
+  #pause = 0; // milliseconds from then
   #wakers = new Set();
   tries = 0;
+  /** Whether it was the server that has said how long. */
+  asked = false;
 
   constructor({ first = 0.5, longest = 30 } = {}) {
     Object.assign(this, { first, longest });
   }
 
-  /** Return the seconds to wait after a failure; several of requests that were under way together count as one. */
-  failed({ retryAfter = null, begun = Infinity } = {}) {
-    const now = Date.now();
-    if (begun > this.#since) {
+  /**
+   * Return the seconds to wait after a failure; several of requests that were under way together count as one.
+   * `begun` is a Stopwatch from when the request was sent.
+   */
+  failed({ retryAfter = null, begun = null } = {}) {
+    if (!this.#watch || !begun || begun.milliseconds < this.#watch.milliseconds) {
       this.tries += 1;
-      this.#since = now;
-      this.#until = now;
+      this.#watch = new Stopwatch();
+      this.#pause = 0;
+      this.asked = false;
     }
     const own = Math.min(this.longest, this.first * 2 ** (this.tries - 1)) * (0.5 + Math.random() / 2);
     // A bit more than what was asked for, so that not everybody comes back at the same moment.
     const seconds = retryAfter === null ? own : Math.max(own, retryAfter * (1 + Math.random() / 20));
-    this.#until = Math.max(this.#until, now + 1000 * seconds);
-    return (this.#until - now) / 1000;
+    if (retryAfter !== null) this.asked = true;
+    this.#pause = Math.max(this.#pause, this.#watch.milliseconds + 1000 * seconds);
+    return this.#left / 1000;
   }
 
+  /** Begin with short pauses again. One that is on goes on: what succeeded may have been sent before it. */
   succeeded() {
     this.tries = 0;
-    this.wake();
   }
 
   /** Whether one has to wait. */
-  get held() { return Date.now() < this.#until; }
+  get held() { return this.#left > 0; }
 
   /** End the pause now. */
   wake() {
-    this.#until = -Infinity;
+    this.#pause = 0;
     for (const end of [...this.#wakers]) end();
   }
 
   /** Resolve when the pause is over; reject with the reason of the signal. */
   async over(signal) {
-    while (Date.now() < this.#until) await this.#sleep(this.#until - Date.now(), signal);
+    // A timer may stand while the machine sleeps.
+    while (this.held) await this.#sleep(Math.ceil(Math.min(this.#left, 1000 * this.longest)), signal);
     signal.throwIfAborted();
+  }
+
+  get #left() {
+    return this.#watch ? this.#pause - this.#watch.milliseconds : 0;
   }
 
   #sleep(milliseconds, signal) {
@@ -150,6 +171,7 @@ export class Gate {
 export class Pace {
   #fixed;
   #largest = LARGEST;
+  #proved = 0; // bytes of the largest chunk that has arrived
   #direction = 1;
   #settled = 0; // epochs for which it stays as it is
   #last = 0; // bytes per second in the epoch before
@@ -169,9 +191,9 @@ export class Pace {
     return this.#fixed ?? MOST_PARALLEL;
   }
 
-  /** Return the bytes of a chunk for a file of `size` bytes. */
-  chunkSizeFor(size) {
-    return Math.max(this.chunkSize ?? this.#bySpeed(), Math.ceil(size / MOST_CHUNKS), 1);
+  /** Return the bytes of a chunk for a file of `size` bytes, at most `largest` if that can be. */
+  chunkSizeFor(size, largest = Infinity) {
+    return Math.max(Math.min(this.chunkSize ?? this.#bySpeed(), largest), Math.ceil(size / MOST_CHUNKS), 1);
   }
 
   #bySpeed() {
@@ -181,21 +203,33 @@ export class Pace {
     return Math.max(SMALLEST, Math.min(this.#largest, 2 ** Math.floor(Math.log2(wanted))));
   }
 
-  /** Use smaller chunks than `size` from now on; return false where there is no room for that. */
-  shrink(size) {
-    if (this.chunkSize || size <= SMALLEST) return false;
-    this.#largest = Math.max(SMALLEST, 2 ** Math.floor(Math.log2(size) - 2));
-    return true;
+  /** Return the bytes of smaller chunks than `size` for a file of `total` bytes, or 0 where they can't be smaller. */
+  smaller(size, total) {
+    if (this.chunkSize) return 0;
+    const wanted = Math.max(SMALLEST, 2 ** Math.floor(Math.log2(Math.min(size, total)) - 2));
+    const found = this.chunkSizeFor(total, wanted);
+    return found < size ? found : 0;
   }
 
-  /** Take in that a link is too slow for chunks of `size`; return false where they can't be smaller. */
-  slow(size, speed) {
+  /** Take in that only chunks of so many bytes get through. */
+  limit(largest) {
+    this.#largest = Math.min(this.#largest, largest);
+  }
+
+  /** Whether chunks of so many bytes have got through. */
+  hasSeen(bytes) {
+    return bytes <= this.#proved;
+  }
+
+  /** Take in that a link is too slow for chunks of `size`; return false where those of such a file can't be smaller. */
+  slow(size, total, speed) {
     this.speed = speed;
-    return this.chunkSizeFor(0) < size;
+    return this.chunkSizeFor(total) < size;
   }
 
   /** Take in that a chunk of so many bytes has arrived. */
   arrived(bytes, now = performance.now()) {
+    this.#proved = Math.max(this.#proved, bytes);
     if (this.parallel === 1 && this.#fixed === null) this.parallel = FIRST_PARALLEL;
     // Small files say how long a request takes, and little of the link.
     if (bytes < SMALLEST && bytes < this.chunkSizeFor(0)) return this.rest(now);

@@ -1,5 +1,7 @@
 // One request to the server, and what it can fail with.
 
+import { Stopwatch } from "./pace.js";
+
 /** Which of the upload server's own errors pass by themselves (docs/chunk-protocol.md). */
 const PASSES = {
   body_cut: true, body_stalled: true, checksum_mismatch: true, incomplete: true, superseded: true,
@@ -18,7 +20,7 @@ export const PATIENCE = 30;
  * Why a request, or an upload, failed.
  *
  * `code` is one of docs/chunk-protocol.md, or `no_connection`, `stalled`, `unexpected_answer`, `refused`,
- * `server_error`, `file_changed`, `cancelled`; `status` the HTTP status, 0 without an answer; `remedy` what to do;
+ * `server_error`, `file_changed`, `no_headers`, `cancelled`; `status` the HTTP status, 0 without an answer; `remedy` what to do;
  * `retryAfter` seconds until it is tried again, or null; `permanent` whether it needs a person.
  */
 export class UploadError extends Error {
@@ -63,24 +65,24 @@ export function request(method, url, options = {}) {
 
 /** Abort a request in which nothing moves, as after the sleep of a laptop, when the connection is dead unnoticed. */
 function watchOver(xhr, patience, onProgress) {
-  let moved = Date.now();
+  let quiet = new Stopwatch();
   let limit = 1000 * patience;
   const watch = { stalled: false, end: () => clearInterval(timer) };
-  // The clock goes on in a sleep and the timers don't, so the first tick after it tells.
+  // The stopwatch goes on in a sleep and the timers don't, so the first tick after it tells.
   const timer = setInterval(() => {
-    if (Date.now() - moved <= limit) return;
+    if (quiet.milliseconds <= limit) return;
     watch.stalled = true;
     xhr.abort();
   }, 1000);
   xhr.upload.onprogress = ({ loaded }) => {
-    moved = Date.now();
+    quiet = new Stopwatch();
     onProgress?.(loaded);
   };
   xhr.upload.onload = () => {
-    moved = Date.now();
+    quiet = new Stopwatch();
     limit *= 4;
   };
-  xhr.onprogress = () => { moved = Date.now(); };
+  xhr.onprogress = () => { quiet = new Stopwatch(); };
   return watch;
 }
 

@@ -7,6 +7,7 @@ const MOST_BREAKS = 2;
 /** Judges the size of an upload's chunks until the first of them has arrived. */
 export class Trial {
   #pace;
+  #total;
   /** Bytes of a chunk. */
   size;
   #over = false;
@@ -14,14 +15,16 @@ export class Trial {
   #moved = 0;
   #breaks = 0;
 
-  constructor(size, pace) {
-    this.size = size;
+  /** @param {{chunkSize: number, totalSize: number}} plan of the upload */
+  constructor({ chunkSize, totalSize }, pace) {
+    this.size = chunkSize;
+    this.#total = totalSize;
     this.#pace = pace;
   }
 
   /** Begin to measure. */
   begin() {
-    this.#since = Date.now();
+    this.#since = performance.now();
     this.#moved = 0;
   }
 
@@ -35,19 +38,24 @@ export class Trial {
     if (bytes >= this.size) this.#over = true;
   }
 
-  /** Say whether the link is too slow for chunks of this size, `count` at a time; smaller ones are chosen from now on. */
-  tooSlow(count) {
-    const seconds = (Date.now() - this.#since) / 1000;
+  /**
+   * Say whether the link is too slow for chunks of this size, `count` at a time; smaller ones are chosen from now on.
+   * `step` are the seconds since it was asked before.
+   */
+  tooSlow(count, step) {
+    // The machine has slept.
+    if (step >= LOOK_AFTER) this.begin();
+    const seconds = (performance.now() - this.#since) / 1000;
     const speed = this.#moved / seconds;
     if (this.#over || seconds < LOOK_AFTER || !speed || (count * this.size) / speed < SLOWEST_CHUNK) return false;
-    return this.#pace.slow(this.size, speed);
+    return this.#pace.slow(this.size, this.#total, speed);
   }
 
-  /** Say whether the link breaks too soon for chunks of this size; smaller ones are chosen from now on. */
+  /** Take in that the link broke; say whether it breaks too soon for chunks of this size. */
   broke() {
     if (this.#over || !this.#moved) return false;
     this.#moved = 0;
     this.#breaks += 1;
-    return this.#breaks >= MOST_BREAKS && this.#pace.shrink(this.size);
+    return this.#breaks >= MOST_BREAKS;
   }
 }

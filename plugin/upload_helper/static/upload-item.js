@@ -1,8 +1,9 @@
 // One file on its way to the server.
 
-import { claim } from "./awake.js";
+import { childOf } from "./abort.js";
+import { Begun } from "./begun.js";
 import { Backoff, Meter } from "./pace.js";
-import { Missing, planOf } from "./pieces.js";
+import { Missing } from "./pieces.js";
 import { UploadError } from "./request.js";
 import { Trial } from "./trial.js";
 
@@ -21,14 +22,15 @@ const STANDING = new Set(["done", "failed", "cancelled", "paused"]);
  */
 export class UploadItem extends EventTarget {
   #context;
-  #copy = 0;
-  #plan; // what was begun: identifier, size of the chunks …
+  #begun;
+  #largest = Infinity; // bytes of a chunk that gets through
   #place = null; // gives back the place in the gate that the first chunk of a new upload has already
-  #hold = null; // promises what gives the upload back to other pages
-  #claiming = null;
   #missing = null;
   #flying = new Map(); // chunk number → bytes sent so far
   #acknowledged = 0;
+  #had = -1; // bytes that the server had when it was asked last
+  #sent = 0; // chunks that it has acknowledged since
+  #stuck = false; // whether it did not have what it has acknowledged
   #moved = 0; // bytes sent in all, those included that had to be sent again
   #meter = new Meter();
   #trial = null;
@@ -54,8 +56,7 @@ export class UploadItem extends EventTarget {
     const path = (file.webkitRelativePath || "").split("/").slice(0, -1).join("/");
     Object.assign(this, { file, id, path });
     this.#context = context;
-    while (isTaken(this.key)) this.#copy += 1;
-    this.#plan = context.memory.find(this.key);
+    this.#begun = new Begun(file, path, isTaken, context);
     this.#promise = promise();
   }
 
@@ -64,7 +65,8 @@ export class UploadItem extends EventTarget {
   /** What finds the upload again on the server; empty before it has begun. */
   get identifier() { return this.#plan?.identifier ?? ""; }
   /** The key under which this browser remembers the upload. */
-  get key() { return this.#context.memory.key(this.file, this.path, this.#copy); }
+  get key() { return this.#begun.key; }
+  get #plan() { return this.#begun.plan; }
 
   /** Bytes that have arrived or are on their way. */
   get bytes() {
@@ -109,11 +111,15 @@ export class UploadItem extends EventTarget {
 
   /** Try again: at once what waits for its next try, from where it was what has failed. */
   retry() {
-    this.#context.backoff.succeeded();
-    this.#backoff.succeeded();
+    for (const backoff of [this.#context.backoff, this.#backoff]) {
+      backoff.succeeded();
+      backoff.wake();
+    }
     if (this.state !== "failed") return;
     this.#promise = promise();
-    this.#run();
+    const objection = this.#context.objection(this.file);
+    if (objection) this.#fail(objection);
+    else this.#run();
   }
 
   /** Stop, and delete it on the server, finished or not; resolves when that is done, or can't be done now. */
@@ -124,13 +130,12 @@ export class UploadItem extends EventTarget {
     this.error = null;
     this.#setState("cancelled");
     this.#emit("remove");
-    if (this.#plan || this.uploadUid) await this.#context.discard(this.key, this.#plan, this.uploadUid);
-    this.#unclaim();
+    await this.#begun.discard(this.uploadUid);
   }
 
   /** Fail before anything is sent. */
   refuse(error) {
-    this.#fail(error);
+    if (this.state === "waiting") this.#fail(error);
   }
 
   /** Measure, and tell of the progress of the last `seconds`; return the bytes that moved. */
@@ -139,7 +144,7 @@ export class UploadItem extends EventTarget {
     this.#moved = 0;
     if (this.state === "uploading" || moved) {
       this.#meter.add(moved, seconds);
-      if (this.#flying.size && this.#trial.tooSlow(this.#flying.size)) this.#cut(SLOW);
+      if (this.#flying.size && this.#trial.tooSlow(this.#flying.size, seconds)) this.#cut(SLOW);
       this.#emit("progress");
     }
     return moved;
@@ -151,6 +156,7 @@ export class UploadItem extends EventTarget {
     this.#setState("waiting");
     try {
       this.uploadUid = "";
+      this.#had = -1;
       for (let first = true; !(await this.#round(first, stop.signal)); first = false);
     } catch (error) {
       if (this.#stop === stop) this.#fail(error);
@@ -160,9 +166,13 @@ export class UploadItem extends EventTarget {
   /** Send what is missing once, or wait after a failure; return whether all is there. */
   async #round(first, signal) {
     try {
-      if (!this.#plan || (first && !(await this.#claim()))) await this.#begin(signal);
+      if (!this.#plan || (first && !(await this.#begun.claim()))) await this.#begin(signal);
       else if (await this.#check(first, signal)) return true;
       await this.#sendMissing(signal);
+      signal.throwIfAborted();
+      // The server finishes a file of one chunk before it acknowledges it; of others, it is asked what it has.
+      if (this.#plan.chunkCount === 1) this.#succeed({ ...this.#plan, uploadUid: this.uploadUid });
+      return this.state === "done";
     } catch (error) {
       await this.#recover(error, signal);
     }
@@ -171,47 +181,22 @@ export class UploadItem extends EventTarget {
 
   // ---- what is there ----
 
-  /** Take what was begun for this page; return whether there is such a thing, at which no other page is. */
-  #claim() {
-    // A pause and its end may come while the browser is asked.
-    this.#claiming ??= this.#claimOne().finally(() => { this.#claiming = null; });
-    return this.#claiming;
-  }
-
-  async #claimOne() {
-    while (this.#plan && !this.#hold) {
-      const hold = claim(this.identifier);
-      if (await hold) {
-        this.#hold = hold;
-      } else {
-        this.#copy += 1;
-        this.#plan = this.#context.memory.find(this.key);
-      }
-    }
-    return this.#plan !== null;
-  }
-
   /** Plan a new upload when it is its turn, for by then the link is better known. */
   async #begin(signal) {
-    const { gate, pace, memory } = this.#context;
+    const { gate, pace } = this.#context;
     const place = await gate.take(this.id, signal);
     if (signal.aborted) place();
     signal.throwIfAborted();
     this.#place = place;
-    this.#plan = planOf(this.file, this.path, pace.chunkSizeFor(this.size));
-    memory.keep(this.key, this.#plan);
-    this.#hold = claim(this.identifier);
+    [this.#had, this.#sent] = [-1, 0];
+    this.#begun.begin(pace.chunkSizeFor(this.size, this.#largest));
     this.#all();
   }
 
   /** Ask what is missing; return whether nothing is. */
   async #check(first, signal) {
-    if (this.#plan.chunkCount === 1 && this.uploadUid) {
-      // The server finishes a file of one chunk before it acknowledges it.
-      this.#succeed({ ...this.#plan, uploadUid: this.uploadUid });
-      return true;
-    }
     const status = await this.#ask(first, signal);
+    signal.throwIfAborted();
     if (!status) this.#all();
     else if (status.state === "finished") this.#succeed(status);
     else this.#some(status);
@@ -239,19 +224,27 @@ export class UploadItem extends EventTarget {
     const { chunkSize, chunkCount } = this.#plan;
     this.uploadUid = uploadUid;
     this.#acknowledged = receivedBytes;
+    this.#compare(receivedBytes);
     // A server that died before it had finished the file finishes it with any chunk that comes again.
     this.#missing = new Missing(missing.length ? missing : [[chunkCount - 1, chunkCount - 1]]);
-    if (this.#trial?.size !== chunkSize) this.#trial = new Trial(chunkSize, this.#context.pace);
+    if (this.#trial?.size !== chunkSize) this.#trial = new Trial(this.#plan, this.#context.pace);
     this.#trial.arrived(receivedBytes);
+  }
+
+  /** Throw if the server has acknowledged what it does not have, or does not finish what it has. */
+  #compare(receivedBytes) {
+    const more = receivedBytes > this.#had;
+    this.#stuck = !more && (this.#stuck || this.#sent > 0);
+    const lost = !more && this.#sent > 0;
+    [this.#had, this.#sent] = [receivedBytes, 0];
+    if (lost) throw new UploadError("incomplete", "The server does not come to an end with the file.", { permanent: false });
   }
 
   // ---- sending ----
 
   /** Send what is missing, several chunks at a time; after a failure, only what is under way already. */
   async #sendMissing(signal) {
-    const [calm, cut] = [new AbortController(), new AbortController()];
-    const waiting = AbortSignal.any([signal, calm.signal]);
-    const sending = AbortSignal.any([signal, cut.signal]);
+    const [calm, cut] = [childOf(signal), childOf(signal)];
     let failure = null;
     this.#cut = (error) => {
       if (!failure || error.permanent) failure = error;
@@ -259,11 +252,12 @@ export class UploadItem extends EventTarget {
       if (error.permanent || error === SLOW) cut.abort();
     };
     const lane = async () => {
-      while (!failure && this.#missing.left) await this.#sendNext(waiting, sending);
+      while (!failure && this.#missing.left) await this.#sendNext(calm.signal, cut.signal);
     };
     const lanes = Math.min(this.#context.pace.most, this.#missing.left);
     this.#trial.begin();
     await Promise.all(Array.from({ length: lanes }, () => lane().catch(this.#cut)));
+    for (const part of [calm, cut]) part.abort();
     if (failure) throw failure;
   }
 
@@ -281,7 +275,7 @@ export class UploadItem extends EventTarget {
   }
 
   async #sendChunk(number, signal) {
-    const { sendChunk, pace } = this.#context;
+    const { pace } = this.#context;
     const { chunkSize } = this.#plan;
     const content = this.file.slice(number * chunkSize, (number + 1) * chunkSize);
     const flying = this.#flying; // that of this run, also when it has ended meanwhile
@@ -289,12 +283,16 @@ export class UploadItem extends EventTarget {
     this.error = null;
     this.#setState("uploading");
     try {
-      this.uploadUid = await sendChunk(this.#plan, number, content, { uploadUid: this.uploadUid, onProgress, signal });
+      const uploadUid = await this.#begun.send(number, content, { uploadUid: this.uploadUid, onProgress, signal });
+      signal.throwIfAborted();
+      this.uploadUid = uploadUid;
       onProgress(content.size);
       this.#acknowledged += content.size;
+      this.#sent += 1;
       this.#trial.arrived(content.size);
-      this.#backoff.succeeded();
+      if (!this.#stuck) this.#backoff.succeeded();
       pace.arrived(content.size);
+      pace.limit(this.#largest);
     } finally {
       flying.delete(number);
     }
@@ -312,11 +310,10 @@ export class UploadItem extends EventTarget {
 
   /** Wait until it makes sense to try again; throw what does not pass. */
   async #recover(error, signal) {
-    const { backoff: common, pace, retries } = this.#context;
+    const { backoff: common, retries } = this.#context;
     if (!(error instanceof UploadError)) throw error;
     if (error === SLOW) return this.#leave();
-    // A server in between that does not take large bodies.
-    if (error.status === 413 && !error.ofServer && this.#plan && pace.shrink(this.#plan.chunkSize)) return this.#leave();
+    if (error.status === 413 && this.#isAboutChunks(error) && this.#shrink()) return;
     if (error.permanent) throw error;
     const backoff = error.ofServer ? this.#backoff : common;
     if (error.ofServer) error.retryAfter = backoff.failed(error);
@@ -325,23 +322,36 @@ export class UploadItem extends EventTarget {
     this.error = error;
     this.#setState(error.status === 0 && navigator.onLine === false ? "offline" : "retrying");
     await backoff.over(signal);
-    if (!error.ofServer && this.#trial?.broke()) this.#leave();
+    if (!error.ofServer && this.#trial?.broke()) this.#shrink();
   }
 
-  /** Leave to the server to delete what was begun, to begin anew with smaller chunks. */
+  /** Say whether something may be too large because the chunks are, and not the file: for a server in between, or ours. */
+  #isAboutChunks(error) {
+    if (!error.ofServer || this.uploadUid || this.#largest < Infinity) return true;
+    return !this.#context.pace.hasSeen(Math.min(this.#plan?.chunkSize, this.size));
+  }
+
+  /** Begin anew with smaller chunks; return false where they can't be smaller. */
+  #shrink() {
+    const size = this.#plan ? this.#context.pace.smaller(this.#plan.chunkSize, this.size) : 0;
+    if (!size) return false;
+    this.#largest = size;
+    this.#leave();
+    return true;
+  }
+
   #leave() {
-    this.#context.discard(this.key, this.#plan, this.uploadUid);
-    this.#unclaim();
-    this.#plan = null;
+    this.#begun.leave(this.uploadUid);
     this.uploadUid = "";
   }
 
   #fail(error) {
     this.#halt();
-    this.#unclaim();
     this.error = error instanceof UploadError ? error : new UploadError("internal", String(error?.message ?? error));
     this.error.permanent = true;
-    if (LOST.has(this.error.code)) this.#forget();
+    // What has not come as far as to the server is not worth to be remembered.
+    if (LOST.has(this.error.code) || this.#begun.nowhere) this.#leave();
+    else this.#begun.release();
     this.#promise.reject(this.error);
     this.#setState("failed");
     this.#emit("error");
@@ -349,24 +359,13 @@ export class UploadItem extends EventTarget {
 
   #succeed({ uploadUid, fileName, totalSize }) {
     this.#halt();
-    this.#unclaim();
-    this.#forget();
+    this.#begun.forget();
     this.uploadUid = uploadUid;
     this.#acknowledged = this.size;
     this.error = null;
     this.#promise.resolve({ uploadUid, url: this.#context.urlOf(uploadUid), fileName, totalSize });
     this.#setState("done");
     this.#emit("done");
-  }
-
-  #forget() {
-    this.#context.memory.forget(this.key);
-    this.#plan = null;
-  }
-
-  #unclaim() {
-    this.#hold?.then((release) => release?.());
-    this.#hold = null;
   }
 
   #halt() {
@@ -392,7 +391,8 @@ export class UploadItem extends EventTarget {
 
 /** Return a promise with the functions that end it; whoever does not wait for it hears of errors by events. */
 function promise() {
-  const made = Promise.withResolvers();
+  const made = {};
+  made.promise = new Promise((resolve, reject) => Object.assign(made, { resolve, reject }));
   made.promise.catch(() => {});
   return made;
 }

@@ -1,10 +1,11 @@
 // Sends files to the blueprint in chunks: for programs. <upload-helper> in upload-helper.js is the widget on top of it.
 
+import { unlessAborted } from "./abort.js";
 import { Awake, claimed } from "./awake.js";
-import { Hasher, checkReadable } from "./digest.js";
+import { Hasher, checkReadable, unreadable } from "./digest.js";
 import { filesOf } from "./files.js";
 import { Memory, browserStorage } from "./memory.js";
-import { Backoff, Gate, Meter, Pace } from "./pace.js";
+import { Backoff, Gate, Meter, Pace, Stopwatch } from "./pace.js";
 import { PATIENCE, UploadError, request } from "./request.js";
 import { UploadItem } from "./upload-item.js";
 
@@ -12,6 +13,8 @@ export { filesOf, UploadError, UploadItem };
 
 const TICK = 200; // milliseconds between two `progress` events of a file
 const LATE = 2000; // milliseconds that the server may need to see that a request was aborted
+const ASIDE = 2; // requests at a time that no file waits for
+const STALE = 7 * 24 * 3600 * 1000; // milliseconds after which what the server does not know is forgotten
 const OWN_HEADERS = { Accept: "application/json", "X-Upload-Helper": "1" };
 // What applications answer to a token that has expired.
 const TOKEN_REFUSED = [400, 403, 419];
@@ -40,6 +43,7 @@ const TOKEN_REFUSED = [400, 403, 419];
  * Fires `add`, `state`, `progress`, `done`, `error`, `remove` with `detail.item`, and `idle` when nothing is left to do.
  */
 export class Uploader extends EventTarget {
+  #url;
   #items = [];
   #lastId = 0;
   #context;
@@ -50,19 +54,25 @@ export class Uploader extends EventTarget {
   #timer = null;
   #ticked = 0;
   #idle = true;
+  #watching = false;
+  #aside = new Gate(() => ASIDE, new Backoff());
   #awake = new Awake();
   #hasher = new Hasher();
 
   /**
-   * @param {string} endpoint the URL of the blueprint, as `/uploads`
+   * @param {string} endpoint the URL of the blueprint, as `/uploads`; it may be relative, and have a query
    * @param {Options} [options]
    */
   constructor(endpoint, options = {}) {
     super();
     this.endpoint = endpoint.replace(/\/+$/, "");
+    // What it is relative to may change when a page changes its address.
+    this.#url = new URL(endpoint, globalThis.document?.baseURI ?? globalThis.location.href);
+    this.#url.hash = "";
+    this.#url.pathname = this.#url.pathname.replace(/\/+$/, "");
     this.options = { ...Uploader.defaults, ...options };
     const { parallel, chunkSize, storage = browserStorage(), retries } = this.options;
-    this.#memory = new Memory(storage, this.endpoint);
+    this.#memory = new Memory(storage, this.#url.href);
     this.#pace = new Pace({ parallel, chunkSize, speed: this.#memory.speed });
     this.#context = {
       pace: this.#pace, memory: this.#memory, backoff: this.#backoff, retries,
@@ -70,7 +80,8 @@ export class Uploader extends EventTarget {
       find: (entry, signal) => this.#find(entry, signal),
       sendChunk: (...what) => this.#sendChunk(...what),
       discard: (...what) => this.#discard(...what),
-      urlOf: (uid) => `${this.endpoint}/${uid}`,
+      objection: (file) => this.#objection(file),
+      urlOf: (uid) => this.urlOf(uid),
       emit: (type, item) => this.#emit(type, item),
     };
   }
@@ -83,6 +94,12 @@ export class Uploader extends EventTarget {
 
   /** The files that were added and not cancelled, in their order. @type {UploadItem[]} */
   get items() { return [...this.#items]; }
+
+  /** Return the URL of an upload; without its origin where that is the page's. */
+  urlOf(uid) {
+    const { origin, pathname, search, href } = this.#address(uid);
+    return origin === globalThis.location.origin ? pathname + search : href;
+  }
 
   /** Whether something is under way, or will be by itself. */
   get busy() { return this.#items.some(({ active }) => active); }
@@ -147,8 +164,9 @@ export class Uploader extends EventTarget {
 
   // ---- files ----
 
-  #objection({ name, type, size }) {
+  #objection({ name, type, size, unreadable: lost }) {
     const { maxFileSize, accept } = this.options;
+    if (lost) return unreadable();
     if (maxFileSize !== null && size > maxFileSize) {
       const text = `The file has ${size} bytes; ${maxFileSize} are allowed.`;
       return new UploadError("too_large", text, { status: 413, remedy: "Choose a smaller file." });
@@ -160,7 +178,9 @@ export class Uploader extends EventTarget {
 
   async #left(key, entry) {
     if (entry.cancelled) return this.#discard(key, entry).then(() => null);
-    const status = await this.#find(entry).catch(() => null);
+    // What can't be asked for may be there still.
+    const status = await this.#alongside(() => this.#find(entry)).catch(() => undefined);
+    if (status === null && Date.now() - entry.begun > STALE) this.#memory.forget(key);
     if (!status) return null;
     const { identifier, fileName: name, path, totalSize: size } = entry;
     return { identifier, uploadUid: status.uploadUid, name, path, size, received: status.receivedBytes };
@@ -171,7 +191,8 @@ export class Uploader extends EventTarget {
   /** Return the status of an upload, or null if the server does not know it. */
   async #find({ identifier, fileName, totalSize, chunkCount }, signal) {
     try {
-      return checked(await this.#ask("GET", queryOf({ identifier, fileName, totalSize, chunkCount }), { signal }));
+      const address = this.#address("", { identifier, fileName, totalSize, chunkCount });
+      return checked(await this.#ask("GET", address, { signal }));
     } catch (error) {
       if (error.code === "not_found") return null;
       throw error;
@@ -182,10 +203,12 @@ export class Uploader extends EventTarget {
   async #sendChunk(entry, chunkNumber, content, { uploadUid, onProgress, signal }) {
     const { identifier, fileName, totalSize, chunkCount } = entry;
     const fields = { fileName, totalSize, chunkCount, chunkNumber, identifier, uploadUid };
-    if (this.options.checksum && Hasher.available) fields.checksum = await this.#hasher.sha256(content);
+    if (this.options.checksum && Hasher.available) {
+      fields.checksum = await unlessAborted(signal, this.#hasher.sha256(content));
+    }
     try {
       const options = { body: content, type: "application/octet-stream", onProgress, signal };
-      return checked(await this.#ask("POST", queryOf(fields), options)).uploadUid;
+      return checked(await this.#ask("POST", this.#address("", fields), options)).uploadUid;
     } catch (error) {
       // To the browser, a file that can't be read looks like a server that can't be reached.
       if (error.code === "no_connection") await checkReadable(content);
@@ -193,39 +216,64 @@ export class Uploader extends EventTarget {
     }
   }
 
-  /** Delete an upload on the server and forget it; what can't be deleted now is when somebody asks for what is left. */
-  async #discard(key, entry, uploadUid = "") {
+  /**
+   * Delete an upload on the server and forget it; what can't be deleted now is when somebody asks for what is left.
+   * `late`: a chunk that was just aborted may still arrive, and begin the upload once more.
+   */
+  async #discard(key, entry, { uploadUid = "", late = false } = {}) {
     const note = entry && (entry.cancelled ? key : this.#memory.trash(key, entry));
     try {
-      const uid = uploadUid || (await this.#findLate(entry))?.uploadUid;
-      if (uid) await this.#ask("DELETE", `/${uid}`, {});
+      await this.#delete(entry, uploadUid);
+      if (late) {
+        await new Promise((resolve) => setTimeout(resolve, LATE));
+        await this.#delete(entry);
+      }
     } catch (error) {
-      if (error.code !== "not_found") return;
+      // What the server does not understand it will not understand later.
+      if (error.code !== "invalid_request") return;
     }
     if (note) this.#memory.forget(note);
   }
 
-  /** Find an upload; one that is not there may be on its way still in a request that was just aborted. */
-  async #findLate(entry) {
-    const found = await this.#find(entry);
-    if (found) return found;
-    await new Promise((resolve) => setTimeout(resolve, LATE));
-    return this.#find(entry);
+  async #delete(entry, uploadUid = "") {
+    try {
+      const uid = uploadUid || (await this.#alongside(() => this.#find(entry)))?.uploadUid;
+      if (uid) await this.#alongside(() => this.#ask("DELETE", this.#address(uid), {}));
+    } catch (error) {
+      if (error.code !== "not_found") throw error;
+    }
   }
 
-  async #ask(method, address, { body, type, onProgress, signal }) {
+  /** Do something that no file waits for, when it is its turn: there may be thousands of it. */
+  async #alongside(act) {
+    const release = await this.#aside.take(0, new AbortController().signal);
+    try {
+      return await act();
+    } finally {
+      release();
+    }
+  }
+
+  #address(uid, fields = {}) {
+    const url = new URL(this.#url);
+    if (uid) url.pathname = `${url.pathname.replace(/\/$/, "")}/${uid}`;
+    for (const [name, value] of Object.entries(fields)) if (value !== "") url.searchParams.set(name, value);
+    return url;
+  }
+
+  async #ask(method, { href }, { body, type, onProgress, signal }) {
     const patience = PATIENCE * 2 ** Math.min(3, this.#backoff.tries);
     const send = (headers) => {
       const all = { ...OWN_HEADERS, ...(type && { "Content-Type": type }), ...headers };
       const { withCredentials } = this.options;
-      return request(method, this.endpoint + address, { body, headers: all, onProgress, signal, patience, withCredentials });
+      return request(method, href, { body, headers: all, onProgress, signal, patience, withCredentials });
     };
-    const headers = await this.#headers();
-    const begun = Date.now();
+    const begun = new Stopwatch();
     try {
+      const headers = await unlessAborted(signal, this.#headers());
       const answer = await send(headers).catch(async (error) => {
         if (error.ofServer || !TOKEN_REFUSED.includes(error.status)) throw error;
-        const others = await this.#headers(error);
+        const others = await unlessAborted(signal, this.#headers(error));
         if (JSON.stringify(others) === JSON.stringify(headers)) throw error;
         return send(others);
       });
@@ -247,9 +295,16 @@ export class Uploader extends EventTarget {
 
   async #headers(refusal) {
     const { headers, csrfToken } = this.options;
-    const own = await (typeof headers === "function" ? headers(refusal) : headers);
-    const token = await (typeof csrfToken === "function" ? csrfToken(refusal) : csrfToken);
-    return { ...(token && { "X-CSRFToken": token }), ...own };
+    const given = (value) => (typeof value === "function" ? value(refusal) : value);
+    try {
+      const [own, token] = [await given(headers), await given(csrfToken)];
+      return { ...(token && { "X-CSRFToken": token }), ...(own instanceof Headers ? Object.fromEntries(own) : own) };
+    } catch (cause) {
+      if (cause instanceof UploadError) throw cause;
+      // They may have to be asked for, and there may be no connection.
+      const text = `The page has no headers for the request: ${cause?.message ?? cause}`;
+      throw Object.assign(new UploadError("no_headers", text, { permanent: false }), { cause });
+    }
   }
 
   // ---- what goes on around ----
@@ -259,7 +314,12 @@ export class Uploader extends EventTarget {
     this.dispatchEvent(new CustomEvent(type, { detail: { item } }));
     if (type === "add") this.#idle = false;
     // When all events of the change are out.
-    if (type === "state") queueMicrotask(() => this.#watch());
+    if (type !== "state" || this.#watching) return;
+    this.#watching = true;
+    queueMicrotask(() => {
+      this.#watching = false;
+      this.#watch();
+    });
   }
 
   /** Tick, listen and guard as long as something is under way, and not longer. */
@@ -291,7 +351,10 @@ export class Uploader extends EventTarget {
     if (this.#pace.speed) this.#memory.speed = this.#pace.speed;
   }
 
-  #guard = (event) => event.preventDefault();
+  #guard = (event) => {
+    event.preventDefault();
+    event.returnValue = true; // for browsers of early 2023
+  };
 
   #tick = () => {
     const now = performance.now();
@@ -301,11 +364,9 @@ export class Uploader extends EventTarget {
     this.#meter.add(moved, seconds);
   };
 
-  #online = () => this.#backoff.wake();
-}
-
-function queryOf(fields) {
-  return `?${new URLSearchParams(Object.entries(fields).filter(([, value]) => value !== ""))}`;
+  #online = () => {
+    if (!this.#backoff.asked) this.#backoff.wake();
+  };
 }
 
 /** Return an answer that is one; a page to sign in, say, comes with 200 as well. */
