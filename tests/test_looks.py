@@ -12,23 +12,17 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
-from chromium import PATIENCE, launch
+from chromium import PATIENCE
 from servers import TESTS, Gunicorn
-from visitors import CHUNK, CHUNKS, MARKUP, Wire, hold, make_file, make_picture, pick, row, visit
+from visitors import CHUNK, CHUNKS, MARKUP, Wire, button, drop, hold, make_file, make_picture, pick, row, visit
 
 expect.set_options(timeout=PATIENCE)
 AXE = TESTS / "node" / "node_modules" / "axe-core" / "axe.min.js"
 PICTURES = os.environ.get("UPLOAD_HELPER_PICTURES", "")
 LONG = "a-name-that-goes-on-and-on-without-a-place-to-break-it-" * 3 + ".tif"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launch() as launched:
-        yield launched
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +58,8 @@ def disabled(page: Page, server: Gunicorn, folder: Path) -> None:
     visit_widget(page, server, disabled=True, folders=True)
 
 
-def under_way(page: Page, server: Gunicorn, folder: Path, language: str = "en") -> None:
-    visit_widget(page, server, language, parallel=1)
+def under_way(page: Page, server: Gunicorn, folder: Path) -> None:
+    visit_widget(page, server, parallel=1)
     wire = Wire(page, open_for=6)
     pick(page, make_picture(folder / "map.png", 320, 240))
     expect(row(page, "map.png")).to_have_attribute("data-state", "done")
@@ -74,14 +68,6 @@ def under_way(page: Page, server: Gunicorn, folder: Path, language: str = "en") 
     pick(page, make_file(folder, 30 * CHUNK, MARKUP), make_file(folder, 7_000_000, "Übersicht Straße.laz"))
     row(page, MARKUP).locator("[data-action=pause]").click()
     expect(row(page, MARKUP)).to_have_attribute("data-state", "paused")
-
-
-def under_way_in_german(page: Page, server: Gunicorn, folder: Path) -> None:
-    under_way(page, server, folder, "de")
-
-
-def under_way_in_russian(page: Page, server: Gunicorn, folder: Path) -> None:
-    under_way(page, server, folder, "ru")
 
 
 def interrupted(page: Page, server: Gunicorn, folder: Path) -> None:
@@ -106,19 +92,18 @@ def offline(page: Page, server: Gunicorn, folder: Path) -> None:
     expect(row(page, "a.tif")).to_have_attribute("data-state", "offline")
 
 
-def failed(page: Page, server: Gunicorn, folder: Path, language: str = "en") -> None:
-    visit_widget(page, server, language, max_file_size=20 * CHUNK)
+def failed(page: Page, server: Gunicorn, folder: Path) -> None:
+    visit_widget(page, server, max_file_size=20 * CHUNK, accept=".tif,.laz")
     page.route(
         CHUNKS, lambda route: route.fulfill(status=403, json={"error": "No.", "code": "forbidden", "remedy": "x"})
     )
-    pick(page, make_file(folder, 2 * CHUNK, LONG), make_file(folder, 21 * CHUNK, "large.tif"))
-    expect(row(page, LONG)).to_have_attribute("data-state", "failed")
-    expect(row(page, "large.tif")).to_have_attribute("data-state", "failed")
+    paths = [
+        make_file(folder, 2 * CHUNK, LONG), make_file(folder, 21 * CHUNK, "large.tif"), make_file(folder, 9, "x.exe"),
+    ]  # fmt: skip
+    drop(page, *paths)
+    for path in paths:
+        expect(row(page, path.name)).to_have_attribute("data-state", "failed")
     row(page, LONG).locator("summary").click()
-
-
-def failed_in_russian(page: Page, server: Gunicorn, folder: Path) -> None:
-    failed(page, server, folder, "ru")
 
 
 def left_unfinished(page: Page, server: Gunicorn, folder: Path) -> None:
@@ -128,6 +113,19 @@ def left_unfinished(page: Page, server: Gunicorn, folder: Path) -> None:
     wire.wait_for(3)
     page.reload()
     expect(page.locator(".unfinished")).to_be_visible()
+
+
+def names_of_all_kinds(page: Page, server: Gunicorn, folder: Path) -> None:
+    visit_widget(page, server, parallel=1)
+    Wire(page, open_for=0)
+    names = ["تقرير المسح ٢٠٢٤.tif", "photo\u202egpj.exe", MARKUP, "two\nlines.txt", "👩🏽‍🚀 🗺️.laz", "x"]
+    paths = [make_file(folder, 3 * CHUNK, name) for name in names]
+    pick(page, *paths)
+    make_picture(folder / "wide.png", 400, 20)
+    make_picture(folder / "high.png", 20, 400)
+    pick(page, folder / "wide.png", folder / "high.png", paths[1])
+    expect(page.locator(".thumbnail.picture")).to_have_count(2)
+    expect(page.locator(".note")).to_be_visible()
 
 
 def arrived(page: Page, server: Gunicorn, folder: Path) -> None:
@@ -144,10 +142,29 @@ def in_a_form(page: Page, server: Gunicorn, folder: Path) -> None:
     expect(page.locator(".note")).to_be_visible()
 
 
+def without_script(page: Page, server: Gunicorn, folder: Path) -> None:
+    page.route("**/*.js", lambda route: route.abort())
+    page.goto(server.url)
+    expect(button(page, "Upload")).to_be_visible()
+
+
+def plain_answer(page: Page, server: Gunicorn, folder: Path) -> None:
+    without_script(page, server, folder)
+    paths = [make_file(folder, 30, "a.tif"), make_file(folder, 40_000, LONG)]
+    page.locator("input[type=file]").set_input_files(paths)
+    button(page, "Upload").click()
+    expect(page.get_by_role("heading", name="It has arrived")).to_be_visible()
+
+
+def own_page_at_first(page: Page, server: Gunicorn, folder: Path) -> None:
+    page.goto(server.url)
+    expect(page.locator(".drop")).to_be_visible()
+
+
 def own_page(page: Page, server: Gunicorn, folder: Path) -> None:
     page.goto(server.url)
     pick(page, make_file(folder, 12_345, LONG))
-    expect(row(page, LONG)).to_have_attribute("data-state", "done")
+    expect(page.locator("upload-helper-list [data-state=finished]")).to_be_visible()
     wire = Wire(page, open_for=1)
     pick(page, make_file(folder, 9_000_000, "half.tif"))
     wire.wait_for(1)
@@ -157,9 +174,17 @@ def own_page(page: Page, server: Gunicorn, folder: Path) -> None:
     expect(page.locator("upload-helper-list progress")).to_be_visible()
 
 
-def own_page_in_german(page: Page, server: Gunicorn, folder: Path) -> None:
-    page.context.add_cookies([{"name": "language", "value": "de", "domain": "127.0.0.1", "path": "/"}])
+def own_page_in(page: Page, server: Gunicorn, folder: Path, language: str) -> None:
+    page.context.add_cookies([{"name": "language", "value": language, "domain": "127.0.0.1", "path": "/"}])
     own_page(page, server, folder)
+
+
+def own_page_in_german(page: Page, server: Gunicorn, folder: Path) -> None:
+    own_page_in(page, server, folder, "de")
+
+
+def own_page_in_russian(page: Page, server: Gunicorn, folder: Path) -> None:
+    own_page_in(page, server, folder, "ru")
 
 
 def error_page(page: Page, server: Gunicorn, folder: Path) -> None:
@@ -168,8 +193,9 @@ def error_page(page: Page, server: Gunicorn, folder: Path) -> None:
 
 
 STATES: list[Callable[[Page, Gunicorn, Path], None]] = [
-    empty, held_over, disabled, under_way, under_way_in_german, under_way_in_russian, interrupted, offline, failed,
-    failed_in_russian, left_unfinished, arrived, in_a_form, own_page, own_page_in_german, error_page,
+    empty, held_over, disabled, under_way, interrupted, offline, failed, left_unfinished, names_of_all_kinds, arrived,
+    in_a_form, without_script, plain_answer, own_page_at_first, own_page, own_page_in_german, own_page_in_russian,
+    error_page,
 ]  # fmt: skip
 
 
@@ -184,6 +210,22 @@ def test_state(page, server, tmp_path, reach):
             photograph(page, f"{reach.__name__}-{scheme}-{width}")
             assert sticking_out(page, width) == []
             assert faults(page) == []
+    assert_fits_otherwise(page, reach.__name__)
+
+
+def assert_fits_otherwise(page: Page, name: str) -> None:
+    """Look at longer words, at colours that are the person's own, and at text of twice the size (WCAG 2.2, 1.4.4)."""
+    for language in ("de", "ru") if page.locator("upload-helper").count() else ():
+        page.locator("upload-helper").evaluate("(widget, language) => { widget.lang = language; }", language)
+        photograph(page, f"{name}-{language}-320")
+        assert sticking_out(page, 320) == []
+    page.emulate_media(color_scheme="light", forced_colors="active")
+    photograph(page, f"{name}-forced-320")
+    page.emulate_media(forced_colors="none")
+    page.set_viewport_size({"width": 640, "height": 800})
+    page.evaluate("document.documentElement.style.fontSize = '200%'; document.body.style.fontSize = '1rem'")
+    photograph(page, f"{name}-twice-640")
+    assert sticking_out(page, 640) == []
 
 
 def photograph(page: Page, name: str) -> None:

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from flask import Blueprint, Flask, render_template_string, request
 from flask_wtf.csrf import CSRFProtect
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, Route, expect
 
 import upload_helper as uh
-from chromium import PATIENCE, launch
+from chromium import PATIENCE
 from chunks import send, upload
-from servers import PLUGIN, Gunicorn
+from servers import PLUGIN, Gunicorn, wait_until
 from upload_helper.views.words import Words, table
-from visitors import MARKUP, Wire, button, download, make_file, pick, uploads, visit
+from visitors import CHUNKS, MARKUP, Wire, button, download, make_file, pick, uploads, visit
 
 expect.set_options(timeout=PATIENCE)
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "X-User": "ann"}
@@ -521,12 +521,6 @@ def test_error_is_told_in_the_language_of_the_browser(client):
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launch() as launched:
-        yield launched
-
-
-@pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[Gunicorn]:
     with Gunicorn(
         tmp_path_factory.mktemp("page") / "uploads", app="widget_host:app()", workers=1, csrf=True
@@ -583,6 +577,25 @@ def test_list_follows_what_happens_on_the_page(page, server, tmp_path):
     wire.open()
     expect(names.first).to_be_visible()
     assert len(uploads(page.context, server.url)) == 2
+
+
+def test_list_leaves_to_the_widget_what_has_no_answer_yet(page, server, tmp_path):
+    page.goto(server.url)
+
+    def answer_nothing(route: Route) -> None:
+        route.fetch()
+
+    page.route(CHUNKS, answer_nothing)
+    pick(page, make_file(tmp_path, 10_000_000, "a.tif"))
+    names = page.locator("upload-helper-list .name")
+
+    def refresh() -> bool:
+        page.evaluate("document.querySelector('upload-helper-list').refresh()")
+        return names.count() > 0
+
+    wait_until(refresh, what="the upload in the list")
+    expect(names).to_have_text(["a.tif"])
+    expect(names).to_be_hidden()
 
 
 def test_upload_is_deleted_in_the_list(page, server, tmp_path):

@@ -5,8 +5,15 @@ export class Arrived {
   state = "done";
   file = null;
   path = "";
+  uploadUid;
+  name;
+  size; // bytes
+  bytes; // of them that have arrived: all
 
   constructor({ uploadUid, fileName, totalSize = 0 }) {
-    Object.assign(this, { uploadUid, name: fileName || uploadUid, size: totalSize, bytes: totalSize });
+    this.uploadUid = uploadUid;
+    this.name = fileName || uploadUid;
+    this.size = totalSize;
+    this.bytes = totalSize;
   }
 }

@@ -6,7 +6,7 @@ const PATHS = {
   upload: "M12 16V4m0 0L7 9m5-5 5 5M4 16v3a1 1 0 0 0 1 1h14a1 1 0 0 0 1-1v-3",
   folder: "M3 7a1 1 0 0 1 1-1h5l2 2h9a1 1 0 0 1 1 1v9a1 1 0 0 1-1 1H4a1 1 0 0 1-1-1z",
   file: "M6 3h8l5 5v12a1 1 0 0 1-1 1H6a1 1 0 0 1-1-1V4a1 1 0 0 1 1-1zm8 0v5h5",
-  pause: "M9 6v12M15 6v12",
+  pause: "M9 5.5v13M15 5.5v13",
   resume: "M8 5.5v13l10.5-6.5z",
   retry: "M20 12a8 8 0 1 1-2.6-5.9M20 3v4h-4",
   remove: "M6 6l12 12M18 6 6 18",
@@ -31,11 +31,22 @@ export function icon(name) {
   const svg = document.createElementNS(SVG, "svg");
   const path = svg.appendChild(document.createElementNS(SVG, "path"));
   svg.setAttribute("viewBox", "0 0 24 24");
+  // Where the style sheet does not come, it would be as large as the page.
+  for (const side of ["width", "height"]) svg.setAttribute(side, "24");
   svg.setAttribute("aria-hidden", "true");
   svg.setAttribute("class", `icon ${name}`);
   path.setAttribute("d", PATHS[name]);
   return svg;
 }
+
+/** Return a name without the marks that turn around what follows: by them an "exe" may end in "jpg" to the eye. */
+export const legible = (name) => name.replace(/[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, "");
+
+/** Return a name for the middle of a sentence, whose direction it does not change. */
+export const isolated = (name) => `\u2068${legible(name)}\u2069`;
+
+/** Return a text within which no line ends. */
+export const unbroken = (text) => text.replaceAll(" ", "\u00a0");
 
 /** Change a text only where it differs, so that nothing is rendered, or read out, that is the same as before. */
 export function setText(element, text = "") {

@@ -9,57 +9,73 @@ const listening = new Set();
 
 /** Listens for files on behalf of a widget, as long as that is in the page. */
 export class Gatherer {
+  #widget;
+  #take;
+  #over;
+  #refuseFolder;
+  #stop = null;
+
   /** `take` gets files, `over` is told when files are held over the widget, `refuseFolder` that a folder came. */
   constructor(widget, { take, over, refuseFolder }) {
-    Object.assign(this, { _widget: widget, _take: take, _over: over, _refuseFolder: refuseFolder });
+    this.#widget = widget;
+    this.#take = take;
+    this.#over = over;
+    this.#refuseFolder = refuseFolder;
   }
 
   start() {
-    const { signal } = (this._stop = new AbortController());
+    const { signal } = (this.#stop = new AbortController());
     const on = (target, type, act) => target.addEventListener(type, act, { signal });
-    on(this._widget, "dragover", (event) => this._drag(event));
-    on(this._widget, "dragleave", ({ relatedTarget }) => relatedTarget === this._widget || this._over(false));
-    on(this._widget, "drop", (event) => this._drop(event));
+    on(this.#widget, "dragover", (event) => this.#drag(event));
+    on(this.#widget, "dragleave", ({ relatedTarget }) => relatedTarget === this.#widget || this.#over(false));
+    on(this.#widget, "drop", (event) => this.#drop(event));
     // A file that misses the widget would be opened by the browser instead of the page.
     const keepPage = (event) => { if (hasFiles(event.dataTransfer)) event.preventDefault(); };
     for (const type of ["dragover", "drop"]) on(document, type, keepPage);
-    on(document, "paste", (event) => this._paste(event));
+    on(document, "paste", (event) => this.#paste(event));
     listening.add(this);
   }
 
   stop() {
     listening.delete(this);
-    this._stop.abort();
+    this.#stop.abort();
   }
 
-  get _closed() {
-    return this._widget.matches(":disabled");
+  get #closed() {
+    return this.#widget.matches(":disabled");
   }
 
-  _drag(event) {
-    if (!hasFiles(event.dataTransfer) || this._closed) return;
+  /** Whether a person who pastes may mean this widget: it is in sight, and nothing else has to be answered first. */
+  get #open() {
+    const modals = [...document.querySelectorAll(":modal")];
+    const reachable = !modals.length || modals.some((modal) => modal.contains(this.#widget));
+    return reachable && !this.#closed && this.#widget.getClientRects().length > 0 && !this.#widget.closest("[inert]");
+  }
+
+  #drag(event) {
+    if (!hasFiles(event.dataTransfer) || this.#closed) return;
     event.preventDefault();
     event.dataTransfer.dropEffect = "copy";
-    this._over(true);
+    this.#over(true);
   }
 
-  async _drop(event) {
-    this._over(false);
+  async #drop(event) {
+    this.#over(false);
     if (!hasFiles(event.dataTransfer)) return;
     event.preventDefault();
     const folder = [...event.dataTransfer.items].some((item) => item.webkitGetAsEntry?.()?.isDirectory);
-    if (folder && !this._widget.hasAttribute("multiple")) this._refuseFolder();
-    else this._take((await filesOf(event.dataTransfer)).filter(isMeant));
+    if (folder && !this.#widget.hasAttribute("multiple")) this.#refuseFolder();
+    else this.#take((await filesOf(event.dataTransfer)).filter(isMeant));
   }
 
-  _paste(event) {
+  #paste(event) {
     const path = event.composedPath();
     const files = [...(event.clipboardData?.files ?? [])].map(named);
     const typing = path[0].closest?.("input:not([type=file]), textarea, [contenteditable]");
-    const first = [...listening].find((gatherer) => !gatherer._closed);
-    if (!files.length || (!path.includes(this._widget) && (typing || first !== this))) return;
+    const first = [...listening].find((gatherer) => gatherer.#open);
+    if (!files.length || (!path.includes(this.#widget) && (typing || first !== this))) return;
     event.preventDefault();
-    this._take(files);
+    this.#take(files);
   }
 }
 

@@ -4,40 +4,58 @@ const keyOf = ({ name, size }) => `${size} ${name}`;
 
 /** The uploads that a widget offers to go on with. */
 export class Leftovers {
+  #widget;
+  #show;
+  #found = [];
+  #looks = 0;
+  #text = "[]"; // of what is shown
+
   /** `show` is called with those that are to be shown. */
   constructor(widget, show) {
-    Object.assign(this, { _widget: widget, _show: show, _found: [], _looks: 0, _text: "[]" });
+    this.#widget = widget;
+    this.#show = show;
   }
 
-  /** The uids of those that were found. */
-  get uids() {
-    return this._found.map(({ uploadUid }) => uploadUid);
+  /** Follow what other widgets on the page, and other tabs, do with them. */
+  follow(signal) {
+    const on = (type, act) => document.addEventListener(type, act, { signal });
+    const others = (act) => ({ target }) => target !== this.#widget && act();
+    on("upload-add", others(() => this.show()));
+    on("upload-remove", others(() => this.look()));
+    on("visibilitychange", () => document.hidden || this.look());
+  }
+
+  /** Those that were found. */
+  get found() {
+    return this.#found;
   }
 
   /** Ask the server what there is, and show it. */
   async look() {
-    const look = ++this._looks;
+    const look = ++this.#looks;
     // Without an answer nobody knows of any, and all else will tell what is wrong.
-    const found = await this._widget.uploader.unfinished().catch(() => []);
+    const found = await this.#widget.uploader.unfinished().catch(() => []);
     // An older answer may come later.
-    if (look !== this._looks) return;
-    this._found = found;
+    if (look !== this.#looks) return;
+    this.#found = found;
     this.show();
   }
 
-  /** Show those that are not in the widget's list again. */
+  /** Show those that are not in the list of a widget on the page again. */
   show({ anew = false } = {}) {
-    const here = new Set(this._widget.items.map(keyOf));
-    const shown = this._found.filter((left) => !here.has(keyOf(left)));
+    if (!this.#found.length && this.#text === "[]") return;
+    const widgets = new Set([this.#widget, ...document.querySelectorAll(this.#widget.localName)]);
+    const here = new Set([...widgets].flatMap(({ items = [] }) => items.map(keyOf)));
+    const shown = this.#found.filter((left) => !here.has(keyOf(left)));
     const text = JSON.stringify(shown);
-    if (text === this._text && !anew) return;
-    this._text = text;
-    this._show(shown);
+    if (text === this.#text && !anew) return;
+    this.#text = text;
+    this.#show(shown);
   }
 
   /** Delete one on the server. */
   async discard({ identifier }) {
-    await this._widget.uploader.discard(identifier);
+    await this.#widget.uploader.discard(identifier);
     await this.look();
   }
 }

@@ -1,15 +1,33 @@
 // What the attributes and properties of a widget say.
 
-/** Return the value of JSON in an attribute, or `otherwise` where there is none; what is no JSON is a mistake. */
+/** Return the list or object whose JSON an attribute holds, or `otherwise`; of a mistake the developer is told. */
 export function parsed(widget, attribute, otherwise) {
   const text = widget.getAttribute(attribute);
-  return text ? JSON.parse(text) : otherwise;
+  if (!text) return otherwise;
+  const wanted = Array.isArray(otherwise) ? "a list" : "an object";
+  try {
+    const value = JSON.parse(text);
+    if (value && typeof value === "object" && Array.isArray(value) === Array.isArray(otherwise)) return value;
+  } catch {
+    // Said below.
+  }
+  console.error(`The attribute ${attribute} of <upload-helper> is not the JSON of ${wanted}: ${text.slice(0, 80)}`);
+  return otherwise;
+}
+
+/** Return the uploads that have arrived before. */
+export function valueOf(widget) {
+  return parsed(widget, "value", []).filter((upload) => typeof upload?.uploadUid === "string");
+}
+
+/** Return the number that an attribute holds, or null where it holds none. */
+function numberIn(text) {
+  return text?.trim() && Number(text) >= 0 ? Number(text) : null;
 }
 
 /** Return the limits for files, as the Uploader wants them. */
 export function limitsOf(widget) {
-  const size = widget.getAttribute("max-file-size");
-  return { accept: widget.getAttribute("accept") ?? "", maxFileSize: size ? Number(size) : null };
+  return { accept: widget.getAttribute("accept") ?? "", maxFileSize: numberIn(widget.getAttribute("max-file-size")) };
 }
 
 /** Return the limits for files in words, "" where there is none. */
@@ -22,8 +40,9 @@ export function hintsOf(widget, words) {
 /** Return the options of the Uploader. */
 export function optionsOf(widget, token) {
   const options = { headers: (refusal) => headersOf(widget, token, refusal), wakeLock: true, ...limitsOf(widget) };
-  if (widget.hasAttribute("parallel")) options.parallel = Number(widget.getAttribute("parallel"));
-  if (widget.hasAttribute("chunk-size")) options.chunkSize = Number(widget.getAttribute("chunk-size"));
+  // 0 adapts to the link, as nothing does.
+  options.parallel = numberIn(widget.getAttribute("parallel")) || null;
+  options.chunkSize = numberIn(widget.getAttribute("chunk-size")) || null;
   return { ...options, ...widget.options };
 }
 

@@ -4,38 +4,42 @@ const AGE = 15 * 60_000; // milliseconds after which it is renewed
 
 /** The token of a page: what it came with, and later what the server gives. */
 export class Token {
+  #endpoint;
+  #header;
+  #value = document.querySelector('meta[name="csrf-token"]')?.content ?? "";
+  #time = Date.now();
+  #renewal = null;
+
   /** `header` is what the token is sent in, and what the server answers a new one in. */
   constructor(endpoint, header) {
-    this._endpoint = endpoint;
-    this._header = header;
-    this._value = document.querySelector('meta[name="csrf-token"]')?.content ?? "";
-    this._time = Date.now();
+    this.#endpoint = endpoint;
+    this.#header = header;
   }
 
   set(value) {
-    [this._value, this._time] = [value, Date.now()];
+    [this.#value, this.#time] = [value, Date.now()];
   }
 
   /** Return the header, or none where the page has no token. */
   headers() {
-    if (this._value && Date.now() - this._time > AGE) {
+    if (this.#value && Date.now() - this.#time > AGE) {
       // The old one serves until the new one is there.
-      this._time = Date.now();
+      this.#time = Date.now();
       this.renew();
     }
-    return this._value ? { [this._header]: this._value } : {};
+    return this.#value ? { [this.#header]: this.#value } : {};
   }
 
   /** Ask for a new token; resolves when there is one, or none to be had. */
   renew() {
-    this._renewal ??= this._ask().finally(() => { this._renewal = null; });
-    return this._renewal;
+    this.#renewal ??= this.#ask().finally(() => { this.#renewal = null; });
+    return this.#renewal;
   }
 
-  async _ask() {
+  async #ask() {
     try {
-      const answer = await fetch(this._endpoint, { method: "OPTIONS", headers: { "X-Upload-Helper": "1" } });
-      const value = answer.headers.get(this._header);
+      const answer = await fetch(this.#endpoint, { method: "OPTIONS", headers: { "X-Upload-Helper": "1" } });
+      const value = answer.headers.get(this.#header);
       if (answer.ok && value) this.set(value);
     } catch {
       // The next request will tell what is wrong.

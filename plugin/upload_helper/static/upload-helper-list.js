@@ -1,4 +1,4 @@
-// <upload-helper-list>: the list of a person's uploads as the server wrote it, kept in step with what happens on the page.
+// <upload-helper-list>: the list of a person's uploads as the server wrote it, kept in step with the page.
 
 const CHANGES = ["upload-done", "upload-remove", "upload-error"];
 const PAUSE = 300; // milliseconds in which what happens is gathered into one look
@@ -48,14 +48,19 @@ class UploadHelperListElement extends HTMLElement {
 
   /** Hide what a widget on the page shows as well, and better: how far an upload is, and how to go on. */
   #hide() {
-    const pending = new Set([...document.querySelectorAll("upload-helper")].flatMap((widget) => widget.pending ?? []));
-    for (const row of this.querySelectorAll("[data-state=open]")) row.hidden = pending.has(row.dataset.uid);
+    const pending = [...document.querySelectorAll("upload-helper")].flatMap((widget) => widget.pending ?? []);
+    // The server knows of an upload before the page has heard of its uid.
+    const isPending = ({ uid, name, size }) => pending.some(({ uploadUid, fileName, totalSize }) => (
+      uploadUid ? uploadUid === uid : fileName.normalize() === name && totalSize === Number(size)
+    ));
+    for (const row of this.querySelectorAll("[data-state=open]")) row.hidden = isPending(row.dataset);
   }
 
   /** Focus what has this label, or the heading where that is gone. */
   #focus(label) {
-    const labelled = [...this.querySelectorAll("[aria-label]")].find((element) => element.getAttribute("aria-label") === label);
-    (labelled ?? this.querySelector("[tabindex]"))?.focus();
+    const labelled = [...this.querySelectorAll("[aria-label]")];
+    const same = labelled.find((element) => element.getAttribute("aria-label") === label);
+    (same ?? this.querySelector("[tabindex]"))?.focus();
   }
 
   /** Take finished files over from widgets that keep them for no form. */

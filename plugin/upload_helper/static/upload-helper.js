@@ -2,12 +2,12 @@
 
 import { Announcer } from "./announcer.js";
 import { Arrived } from "./arrived.js";
-import { setAttribute } from "./dom.js";
+import { isolated, setAttribute } from "./dom.js";
 import { Frame } from "./frame.js";
 import { Gatherer } from "./gather.js";
 import { Leftovers } from "./leftovers.js";
 import { Row, explain } from "./row.js";
-import { headersOf, hintsOf, limitsOf, optionsOf, parsed } from "./settings.js";
+import { headersOf, hintsOf, limitsOf, optionsOf, parsed, valueOf } from "./settings.js";
 import { complaintOf, isSettled, summaryOf } from "./states.js";
 import { Token } from "./token.js";
 import { Uploader } from "./uploader.js";
@@ -41,12 +41,11 @@ export class UploadHelperElement extends HTMLElement {
   #token = null;
   #gatherer = new Gatherer(this, {
     take: (files) => this.add(files),
-    over: (over) => this.#showOver(over),
+    over: (over) => this.#frame.showOver(over),
     refuseFolder: () => this.#note("note.pick.one"),
   });
   #rows = new Map();
   #left = new Leftovers(this, (uploads) => this.#showLeft(uploads));
-  #over = false;
   #changed = new Set();
   #timer = 0;
   #settling = false;
@@ -68,7 +67,7 @@ export class UploadHelperElement extends HTMLElement {
   /** The files that have arrived: [{uploadUid, fileName, totalSize}]. */
   get uploads() {
     const arrived = this.items.filter(({ state }) => state === "done");
-    return arrived.map(({ uploadUid, name, size }) => ({ uploadUid, fileName: name, totalSize: size }));
+    return arrived.map(described);
   }
 
   /** The uids of the files that have arrived. */
@@ -76,10 +75,9 @@ export class UploadHelperElement extends HTMLElement {
     return this.uploads.map(({ uploadUid }) => uploadUid);
   }
 
-  /** The uids of uploads that are not finished, and that the person sees here. */
+  /** The uploads that are not finished, and that the person sees here; without uploadUid until that is known. */
   get pending() {
-    const open = this.items.filter(({ state }) => state !== "done");
-    return [...open.map(({ uploadUid }) => uploadUid), ...this.#left.uids].filter(Boolean);
+    return [...this.items.filter(({ state }) => state !== "done"), ...this.#left.found].map(described);
   }
 
   get endpoint() { return this.getAttribute("endpoint") ?? "/uploads"; }
@@ -100,7 +98,7 @@ export class UploadHelperElement extends HTMLElement {
     if (!this.#mayAdd(wanted.length)) return [];
     const fresh = wanted.filter((file) => !this.#isThere(file));
     const twice = wanted.find((file) => !fresh.includes(file));
-    if (twice) this.#note("note.twice", { name: twice.name });
+    if (twice) this.#note("note.twice", { name: isolated(twice.name) });
     return fresh.length ? this.uploader.add(fresh) : [];
   }
 
@@ -133,7 +131,7 @@ export class UploadHelperElement extends HTMLElement {
 
   attributeChangedCallback(name, before, now) {
     if (name === "csrf-token") this.#token?.set(now ?? "");
-    if (name === "value") this.#restore(parsed(this, "value", []));
+    if (name === "value") this.#restore(valueOf(this));
     if (this.#uploader) Object.assign(this.#uploader.options, limitsOf(this));
     if (this.#frame) this.#reword();
   }
@@ -148,7 +146,7 @@ export class UploadHelperElement extends HTMLElement {
   }
 
   formResetCallback() {
-    const before = parsed(this, "value", []).map(({ uploadUid }) => uploadUid);
+    const before = valueOf(this).map(({ uploadUid }) => uploadUid);
     for (const item of this.items) if (!before.includes(item.uploadUid)) this.#remove(item);
   }
 
@@ -186,6 +184,7 @@ export class UploadHelperElement extends HTMLElement {
     this.addEventListener("invalid", () => this.#frame.note((this.#complaint = this.validationMessage)), { signal });
     changes.addEventListener("change", () => this.#reword(), { signal });
     this.#gatherer.start();
+    this.#left.follow(signal);
   }
 
   // ---- Files come ----
@@ -205,11 +204,6 @@ export class UploadHelperElement extends HTMLElement {
       file?.name === name && file.size === size && file.lastModified === lastModified && state !== "failed"
         && file.webkitRelativePath === webkitRelativePath
     ));
-  }
-
-  #showOver(over) {
-    if (over !== this.#over) this.#frame.showOver(over);
-    this.#over = over;
   }
 
   /** Say a text of the table where the person looks, and to who listens. */
@@ -237,7 +231,8 @@ export class UploadHelperElement extends HTMLElement {
 
   #onDone(item) {
     this.#rows.get(item)?.render();
-    this.#announcer.say("say.done", { name: item.name });
+    const leisurely = this.items.some(({ state }) => !isSettled(state));
+    this.#announcer.say("say.done", { name: item.name }, { leisurely });
     this.#settle();
     this.#emit("done", item);
   }
@@ -303,7 +298,7 @@ export class UploadHelperElement extends HTMLElement {
   /** Delete what has arrived of an upload; what can't be deleted now is deleted by its expiry. */
   async #delete(uid) {
     const headers = { "X-Upload-Helper": "1", ...(await headersOf(this, this.#token)) };
-    await fetch(`${this.endpoint}/${uid}`, { method: "DELETE", headers }).catch(() => null);
+    await fetch(this.uploader.urlOf(uid), { method: "DELETE", headers }).catch(() => null);
   }
 
   // ---- What was left unfinished ----
@@ -382,7 +377,7 @@ export class UploadHelperElement extends HTMLElement {
   #validate() {
     const [flag, key, count] = complaintOf(this.items, this.hasAttribute("required")) ?? [];
     // The browser's message has to point to something that can be seen.
-    const anchor = this.#frame.input.checkVisibility() ? this.#frame.input : this.#frame.element;
+    const anchor = this.#frame.input.getClientRects().length ? this.#frame.input : this.#frame.element;
     if (flag) this.#internals.setValidity({ [flag]: true }, this.#words.text(key, { count }), anchor);
     else this.#internals.setValidity({});
     if (this.#complaint) this.#frame.note((this.#complaint = this.validationMessage));
@@ -394,6 +389,8 @@ export class UploadHelperElement extends HTMLElement {
     this.dispatchEvent(new CustomEvent(`upload-${what}`, { bubbles: true, composed: true, detail }));
   }
 }
+
+const described = ({ uploadUid, name, size }) => ({ uploadUid, fileName: name, totalSize: size });
 
 // A page may have the script twice, under two URLs.
 if (!customElements.get("upload-helper")) customElements.define("upload-helper", UploadHelperElement);
