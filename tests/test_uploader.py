@@ -684,10 +684,19 @@ def test_server_that_never_finishes_is_asked_ever_more_seldom(page, tmp_path):
 
     page.route("**/uploads?identifier=*", unfinished)
     pick(page, make_file(tmp_path, 3 * CHUNK))
-    for _ in range(60):
-        page.clock.run_for(1000)
-    assert 5 <= len(wire.sent) <= 13
-    assert item(page)["error"]["code"] == "incomplete"
+    page.evaluate("window.waits = []")
+    page.evaluate(
+        """uploader.addEventListener('state', ({ detail: { item } }) => {
+            if (item.state === 'retrying') waits.push([item.error.code, item.error.retryAfter]);
+        })"""
+    )
+    wire.until(lambda: page.clock.run_for(1000) or page.evaluate("waits.length") >= 5)
+    waits = page.evaluate("waits")[:5]
+    assert {code for code, _ in waits} == {"incomplete"}
+    for number, (_, seconds) in enumerate(waits):
+        assert 0.25 * 2**number <= seconds <= 0.5 * 2**number, waits
+    assert sorted(wire.sent)[:3] == [0, 1, 2]
+    assert set(wire.sent[3:]) == {2}
 
 
 def test_waiting_ends_when_the_person_says_so(page, server, tmp_path):
@@ -727,8 +736,9 @@ def test_pauses_grow_and_all_files_keep_them(page, server, tmp_path):
         page.clock.run_for(1000 * pauses[-1] + 1)
     assert wire.sent != []
     assert len(wire.sent) <= 40
+    # One that had its place already, and was hashed still, counts as another failure.
     for number, pause in enumerate(pauses[:6]):
-        assert 0.25 * 2**number <= pause <= 0.5 * 2**number, pauses
+        assert 0.25 * 2**number <= pause <= 2**number, pauses
     assert all(15 <= pause <= 30 for pause in pauses[7:]), pauses
 
 

@@ -17,7 +17,8 @@ export function claim(identifier) {
       resolve(lock && end);
       if (!lock) end();
     });
-    navigator.locks.request(PREFIX + identifier, { ifAvailable: true }, held).catch(() => resolve(claimHere(identifier)));
+    const refused = () => resolve(claimHere(identifier));
+    navigator.locks.request(PREFIX + identifier, { ifAvailable: true }, held).catch(refused);
   });
 }
 

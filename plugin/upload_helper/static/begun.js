@@ -86,7 +86,7 @@ export class Begun {
     this.release();
   }
 
-  /** Delete it on the server and forget it, unless another page has it; resolves when that is done or can't be done now. */
+  /** Delete it on the server and forget it, unless another page has it; resolves when that is done, or can't be now. */
   async discard(uploadUid) {
     await this.#claiming;
     if (this.plan && !this.#hold && !(await this.#take())) return;

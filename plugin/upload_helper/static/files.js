@@ -5,7 +5,7 @@
  *
  * To be called in the event's handler, before anything is awaited: afterwards the browser empties `dataTransfer`.
  * @param {DataTransfer} dataTransfer of a `drop` event, or `clipboardData` of a `paste` event
- * @returns {Promise<File[]>} those among them that can't be read, and folders, are `unreadable`, which an Uploader refuses
+ * @returns {Promise<File[]>} what can't be read, and a folder, is `unreadable` among them, which an Uploader refuses
  */
 export async function filesOf(dataTransfer) {
   const items = [...dataTransfer.items].filter(({ kind }) => kind === "file");

@@ -20,8 +20,8 @@ export const PATIENCE = 30;
  * Why a request, or an upload, failed.
  *
  * `code` is one of docs/chunk-protocol.md, or `no_connection`, `stalled`, `unexpected_answer`, `refused`,
- * `server_error`, `file_changed`, `no_headers`, `cancelled`; `status` the HTTP status, 0 without an answer; `remedy` what to do;
- * `retryAfter` seconds until it is tried again, or null; `permanent` whether it needs a person.
+ * `server_error`, `file_changed`, `no_headers`, `cancelled`; `status` the HTTP status, 0 without an answer; `remedy`
+ * what to do; `retryAfter` seconds until it is tried again, or null; `permanent` whether it needs a person.
  */
 export class UploadError extends Error {
   constructor(code, message, { status = 0, remedy = "", retryAfter = null, permanent = true } = {}) {

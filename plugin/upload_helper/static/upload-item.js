@@ -11,7 +11,7 @@ const MOST_MISMATCHES = 5;
 const SLOW = new UploadError("too_slow", "The chunks are too large for this connection.", { permanent: false });
 // Errors after which the same upload can't go on, only another one of the same file.
 const LOST = new Set(["not_found", "chunk_conflict", "invalid_request", "length_mismatch"]);
-const GONE = { status: 404, remedy: "It has expired, or somebody has deleted it. Try again to send it from the start." };
+const GONE = { status: 404, remedy: "It has expired, or was deleted. Try again to send it from the start." };
 const STANDING = new Set(["done", "failed", "cancelled", "paused"]);
 
 /**
@@ -237,7 +237,7 @@ export class UploadItem extends EventTarget {
     this.#stuck = !more && (this.#stuck || this.#sent > 0);
     const lost = !more && this.#sent > 0;
     [this.#had, this.#sent] = [receivedBytes, 0];
-    if (lost) throw new UploadError("incomplete", "The server does not come to an end with the file.", { permanent: false });
+    if (lost) throw new UploadError("incomplete", "The server does not finish the file.", { permanent: false });
   }
 
   // ---- sending ----
@@ -325,7 +325,7 @@ export class UploadItem extends EventTarget {
     if (!error.ofServer && this.#trial?.broke()) this.#shrink();
   }
 
-  /** Say whether something may be too large because the chunks are, and not the file: for a server in between, or ours. */
+  /** Say whether it may be the chunks that are too large, and not the file: for a server in between, or ours. */
   #isAboutChunks(error) {
     if (!error.ofServer || this.uploadUid || this.#largest < Infinity) return true;
     return !this.#context.pace.hasSeen(Math.min(this.#plan?.chunkSize, this.size));

@@ -40,7 +40,7 @@ const TOKEN_REFUSED = [400, 403, 419];
 /**
  * Sends files to an endpoint, several chunks at a time, and goes on where it was after whatever has happened.
  *
- * Fires `add`, `state`, `progress`, `done`, `error`, `remove` with `detail.item`, and `idle` when nothing is left to do.
+ * Fires `add`, `state`, `progress`, `done`, `error`, `remove` with `detail.item`, and `idle` when nothing is left.
  */
 export class Uploader extends EventTarget {
   #url;
@@ -145,7 +145,8 @@ export class Uploader extends EventTarget {
   async cancel() { await Promise.all(this.items.map((item) => item.cancel())); }
 
   /**
-   * Return what this browser has begun earlier, no page is at, and the server still has. Adding the same file again goes on with it.
+   * Return what this browser has begun earlier, no page is at, and the server still has. Adding the same file again
+   * goes on with it.
    * @returns {Promise<{identifier: string, uploadUid: string, name: string, path: string, size: number,
    *   received: number}[]>}
    */
