@@ -71,13 +71,14 @@ def test_what_one_widget_goes_on_with_is_not_offered_by_the_other(page, server, 
     pick(page, path)
     wire.wait_for(2)
     page.reload()
+    wire.open(reloaded=True, count=0)
     other = second(page)
     expect(page.locator("#first .unfinished")).to_be_visible()
     expect(other.locator(".unfinished")).to_be_visible()
     page.locator("#first .choose input").set_input_files(path)
     # Else its button would delete what is under way.
     expect(other.locator(".unfinished")).to_be_hidden()
-    wire.open(reloaded=True)
+    wire.open()
     assert_arrived(page, server, path)
     expect(other.locator(".unfinished")).to_be_hidden()
 
