@@ -195,7 +195,7 @@ def test_upload_that_was_deleted_elsewhere_can_be_sent_from_the_start(page, demo
     (upload,) = uploads(page.context, f"{demo.url}uploads")
     assert page.request.delete(f"{demo.url}uploads/{upload['uploadUid']}").ok
     wire.open()
-    expect(row(page)).to_contain_text("What had arrived of this file is gone.")
+    expect(row(page)).to_contain_text("The server does not find what had arrived of this file.")
     button(page, "Try again", path.name).click()
     assert_arrived(page, path)
 

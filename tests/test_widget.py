@@ -427,7 +427,7 @@ def refusal(status: int, code: str, remedy: str = "") -> dict[str, object]:
         ({"status": 200, "body": "<h1>Sign in</h1>"}, "The server’s answer is not understood.", "sign in again"),
         (
             refusal(404, "not_found", "x"),
-            "What had arrived of this file is gone.",
+            "The server does not find what had arrived of this file.",
             "Try again to send it from the start.",
         ),
     ],

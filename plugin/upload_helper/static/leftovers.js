@@ -25,9 +25,12 @@ export class Leftovers {
     on("visibilitychange", () => document.hidden || this.look());
   }
 
-  /** Those that were found. */
-  get found() {
-    return this.#found;
+  /** Those that were found, and are not in the list of a widget on the page again. */
+  get shown() {
+    if (!this.#found.length) return [];
+    const widgets = new Set([this.#widget, ...document.querySelectorAll(this.#widget.localName)]);
+    const here = new Set([...widgets].flatMap(({ items = [] }) => items.map(keyOf)));
+    return this.#found.filter((left) => !here.has(keyOf(left)));
   }
 
   /** Ask the server what there is, and show it. */
@@ -41,12 +44,9 @@ export class Leftovers {
     this.show();
   }
 
-  /** Show those that are not in the list of a widget on the page again. */
+  /** Show them where they are others than before. */
   show({ anew = false } = {}) {
-    if (!this.#found.length && this.#text === "[]") return;
-    const widgets = new Set([this.#widget, ...document.querySelectorAll(this.#widget.localName)]);
-    const here = new Set([...widgets].flatMap(({ items = [] }) => items.map(keyOf)));
-    const shown = this.#found.filter((left) => !here.has(keyOf(left)));
+    const { shown } = this;
     const text = JSON.stringify(shown);
     if (text === this.#text && !anew) return;
     this.#text = text;

@@ -36,11 +36,19 @@ export class Token {
     return this.#renewal;
   }
 
+  /** Take a new token, for the forms on the page as well, which were given the same one and will be sent later. */
+  #spread(value) {
+    for (const input of document.querySelectorAll("input[type=hidden]")) {
+      if (this.#value && input.value === this.#value) input.value = value;
+    }
+    this.set(value);
+  }
+
   async #ask() {
     try {
       const answer = await fetch(this.#endpoint, { method: "OPTIONS", headers: { "X-Upload-Helper": "1" } });
       const value = answer.headers.get(this.#header);
-      if (answer.ok && value) this.set(value);
+      if (answer.ok && value) this.#spread(value);
     } catch {
       // The next request will tell what is wrong.
     }

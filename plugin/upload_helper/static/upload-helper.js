@@ -77,7 +77,7 @@ export class UploadHelperElement extends HTMLElement {
 
   /** The uploads that are not finished, and that the person sees here; without uploadUid until that is known. */
   get pending() {
-    return [...this.items.filter(({ state }) => state !== "done"), ...this.#left.found].map(described);
+    return [...this.items.filter(({ state }) => state !== "done"), ...this.#left.shown].map(described);
   }
 
   get endpoint() { return this.getAttribute("endpoint") ?? "/uploads"; }

@@ -10,7 +10,8 @@ import { Trial } from "./trial.js";
 const MOST_MISMATCHES = 5;
 const SLOW = new UploadError("too_slow", "The chunks are too large for this connection.", { permanent: false });
 // Errors after which the same upload can't go on, only another one of the same file.
-const LOST = new Set(["not_found", "chunk_conflict", "invalid_request", "length_mismatch"]);
+// Not `not_found`: to somebody who has signed out, the server says that too.
+const LOST = new Set(["chunk_conflict", "invalid_request", "length_mismatch"]);
 const GONE = { status: 404, remedy: "It has expired, or was deleted. Try again to send it from the start." };
 const STANDING = new Set(["done", "failed", "cancelled", "paused"]);
 
@@ -363,6 +364,7 @@ export class UploadItem extends EventTarget {
     this.uploadUid = uploadUid;
     this.#acknowledged = this.size;
     this.error = null;
+    this.#emit("progress");
     this.#promise.resolve({ uploadUid, url: this.#context.urlOf(uploadUid), fileName, totalSize });
     this.#setState("done");
     this.#emit("done");
