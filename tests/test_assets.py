@@ -64,8 +64,15 @@ def test_version_changes_with_every_file(tmp_path, monkeypatch):
 def test_page_of_another_version_gets_the_file_but_does_not_keep_it(client, path):
     answer = client.get(f"/uploads/static/{path}", buffered=True)
     assert answer.data == (STATIC / WIDGET).read_bytes()
-    assert answer.headers["Cache-Control"] == "no-cache"
+    assert answer.cache_control.no_cache
     assert answer.headers["ETag"]
+
+
+def test_page_of_another_version_keeps_nothing_though_the_host_keeps_its_own_files(make_host):
+    host = make_host()
+    host.config["SEND_FILE_MAX_AGE_DEFAULT"] = 31536000
+    answer = host.test_client().get("/uploads/static/0123456789abcdef/upload-helper.js", buffered=True)
+    assert answer.headers["Cache-Control"] == "no-cache, max-age=0"
 
 
 @pytest.mark.parametrize("name", ["nothing.js", "..", "%2e%2e", "..%2f__init__.py", "%2fetc%2fpasswd", "a%00.js"])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Blueprint, Flask, render_template_string, request
+from flask import Blueprint, Flask, abort, render_template_string, request
 from flask_wtf.csrf import CSRFProtect
 from playwright.sync_api import Page, Route, expect
 
@@ -146,6 +146,55 @@ def test_several_blueprints_each_have_their_page(folder, tmp_path):
         assert f'<upload-helper endpoint="{endpoint}"' in client.get(path, headers=BROWSER).text
 
 
+@pytest.mark.parametrize("path", ["/uploads", "/own"])
+def test_names_are_text_also_where_the_host_does_not_escape(folder, tmp_path, path):
+    app = make_app(folder, tmp_path, {})
+    app.jinja_options = {"autoescape": False}
+    helper = uh.UploadHelper(app, authorize=lambda access: True, identify=lambda: "ann")
+    app.register_blueprint(helper.blueprint())
+    app.register_blueprint(helper.blueprint("second"), url_prefix="/second")
+    source = "{% from 'upload_helper/uploads.html' import upload_list %}{{ upload_list() }}{{ '<b>' }}"
+    app.add_url_rule("/own", view_func=lambda: render_template_string(source))
+    client = app.test_client()
+    client.post("/uploads", headers=BROWSER, **form_of("<img src=x>.tif"))
+    page = client.get(path, headers=BROWSER).text
+    assert "&lt;img src=x&gt;" in page
+    assert "<img" not in page
+    # What is the host's stays as the host has it.
+    assert ("<b>" in page) == (path == "/own")
+
+
+def test_page_is_shown_in_no_frame_of_another_site(client):
+    assert client.get("/uploads", headers=BROWSER).headers["X-Frame-Options"] == "SAMEORIGIN"
+    assert client.post("/uploads", headers=BROWSER, **form_of("a")).headers["X-Frame-Options"] == "SAMEORIGIN"
+
+
+def test_error_is_told_without_a_page_where_the_templates_of_the_host_fail(folder, tmp_path):
+    app = make_app(folder, tmp_path, {"base.html": "{{ 1 // 0 }}"}, UPLOAD_HELPER_BASE_TEMPLATE="base.html")
+    app.config.update(PROPAGATE_EXCEPTIONS=False)
+    helper = uh.UploadHelper(app, authorize=lambda access: True)
+    app.register_blueprint(helper.blueprint())
+    client = app.test_client()
+    answer = client.get(f"/uploads/{MISSING}", headers=BROWSER)
+    assert (answer.status_code, answer.json["code"]) == (404, "not_found")
+    answer = client.get("/uploads", headers=BROWSER)
+    assert (answer.status_code, answer.json["code"]) == (500, "internal_server_error")
+
+
+def test_error_of_the_host_may_have_a_text_that_is_not_yet_translated(folder, tmp_path):
+    class Lazy:
+        def __str__(self) -> str:
+            return "Nicht hier"
+
+    app = make_app(folder, tmp_path, {})
+    helper = uh.UploadHelper(app, authorize=lambda access: abort(403, Lazy()))
+    app.register_blueprint(helper.blueprint())
+    answer = app.test_client().get(f"/uploads/{MISSING}/status")
+    assert answer.status_code == 404
+    answer = app.test_client().get("/uploads")
+    assert (answer.status_code, answer.json["error"]) == (403, "Nicht hier")
+
+
 # --- plain forms ---
 
 
@@ -240,6 +289,8 @@ def claiming(folder, tmp_path):
 
     @app.post("/form")
     def form() -> object:
+        if "peek" in request.args:
+            request.files["survey"].read(2)
         return [[u.uploadUid, u.fileName, u.totalSize, Path(u.path).read_text()] for u in helper.claim("survey")]
 
     @app.post("/chunk")
@@ -259,6 +310,11 @@ def test_uploads_and_files_are_claimed(claiming):
     })  # fmt: skip
     assert [row[1:] for row in answer.json] == [["one", 3, "one"], ["two", 3, "two"], ["three", 5, "three"]]
     assert [row[0] for row in answer.json[:2]] == uids
+
+
+def test_file_that_the_host_has_looked_into_is_claimed_whole(claiming):
+    answer = claiming.post("/form?peek=1", headers=ANN, data={"survey": (io.BytesIO(b"three"), "three")})
+    assert [row[1:] for row in answer.json] == [["three", 5, "three"]]
 
 
 def test_form_without_uploads_claims_none(claiming):
@@ -360,6 +416,15 @@ def test_macro_has_the_token_of_the_host(host, guarded):
     html = render(guarded, "upload_widget()")
     token = attributes(html)["csrf-token"]
     assert f'<input type="hidden" name="csrf_token" value="{token}">' in html
+
+
+@pytest.mark.parametrize("token", ["text", lambda: None, lambda: ""])
+def test_what_is_no_token_is_left_out(host, token):
+    host.jinja_env.globals["csrf_token"] = token
+    page = host.test_client().get("/uploads", headers=BROWSER)
+    assert page.status_code == 200
+    assert 'name="csrf_token"' not in page.text
+    assert "X-CSRFToken" not in host.test_client().options("/uploads").headers
 
 
 def test_plain_form_needs_the_token_of_the_host(guarded):
@@ -561,6 +626,18 @@ def test_without_javascript_the_host_gets_the_file_in_its_own_form(page, server,
     expect(page.locator(".survey")).to_contain_text("moor.tif 100 ")
 
 
+@pytest.mark.plain
+def test_without_javascript_a_form_that_comes_back_keeps_its_files(page, server, tmp_path):
+    page.goto(f"{server.origin}/form")
+    page.locator("input[type=file]").set_input_files(make_file(tmp_path, 100, "moor.tif"))
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator("#problem")).to_have_text("Say a title.")
+    expect(page.locator("upload-helper")).to_contain_text("moor.tif")
+    page.get_by_role("textbox", name="Title").fill("Moor")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator(".survey")).to_contain_text("moor.tif 100 ")
+
+
 def test_list_follows_what_happens_on_the_page(page, server, tmp_path):
     page.goto(server.url)
     names = page.locator("upload-helper-list .name")
@@ -597,6 +674,29 @@ def test_list_leaves_to_the_widget_what_has_no_answer_yet(page, server, tmp_path
     wait_until(refresh, what="the upload in the list")
     expect(names).to_have_text(["a.tif"])
     expect(names).to_be_hidden()
+    page.unroute_all(behavior="ignoreErrors")
+
+
+def test_list_is_asked_for_once_at_a_time(page, server):
+    page.goto(server.url)
+    page.evaluate("customElements.whenDefined('upload-helper-list')")
+    most = page.evaluate("""async () => {
+        let now = 0, most = 0, count = 0;
+        const real = window.fetch;
+        window.fetch = async (...args) => {
+            most = Math.max(most, ++now);
+            count++;
+            await new Promise((go) => setTimeout(go, 900));
+            try { return await real(...args); } finally { now--; }
+        };
+        for (let i = 0; i < 20; i++) {
+            document.dispatchEvent(new CustomEvent("upload-done"));
+            await new Promise((go) => setTimeout(go, 100));
+        }
+        await new Promise((go) => setTimeout(go, 1500));
+        return [most, count > 1];
+    }""")
+    assert most == [1, True]
 
 
 def test_upload_is_deleted_in_the_list(page, server, tmp_path):

@@ -388,6 +388,27 @@ def test_disk_full_on_the_server(page, folder, tmp_path):
         assert_arrived(page, server, path)
 
 
+def test_who_was_signed_out_in_mid_upload_goes_on_after_signing_in(page, server, tmp_path):
+    open_widget(page, server)
+    path = make_file(tmp_path, 9 * CHUNK)
+    wire = Wire(page, open_for=2)
+    deleted = []
+    page.on("request", lambda request: deleted.append(request) if request.method == "DELETE" else None)
+    pick(page, path)
+    wire.wait_for(2)
+    (user,) = [c["value"] for c in page.context.cookies() if c["name"] == "user"]
+    cookie(page, "user", "")
+    wire.open()
+    expect(problem(page)).to_contain_text("If you are signed out, sign in first.")
+    cookie(page, "user", user)
+    before = len(wire.acknowledged)
+    button(page, "Try again", path.name).click()
+    assert_arrived(page, server, path)
+    assert len(wire.acknowledged) - before == 7
+    assert deleted == []
+    assert page.locator("upload-helper").evaluate("widget => widget.pending") == []
+
+
 def test_lost_permission_in_mid_upload(page, server, tmp_path):
     open_widget(page, server)
     path = make_file(tmp_path, 9 * CHUNK)
@@ -428,7 +449,7 @@ def refusal(status: int, code: str, remedy: str = "") -> dict[str, object]:
         (
             refusal(404, "not_found", "x"),
             "The server does not find what had arrived of this file.",
-            "Try again to send it from the start.",
+            "Then try again: what is missing is sent.",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -612,6 +633,20 @@ def test_token_that_has_expired_is_renewed(page, guarded, tmp_path):
     assert_arrived(page, guarded, path)
     button(page, "Remove", path.name).click()
     wait_until(lambda: uploads(page.context, guarded.url) == [], what="deletion")
+
+
+def test_forms_on_the_page_get_the_new_token(page, guarded, tmp_path):
+    page.goto(f"{guarded.origin}/form")
+    path = make_file(tmp_path, 10)
+    page.evaluate("""() => {
+        document.querySelector("upload-helper").setAttribute("csrf-token", "expired");
+        document.querySelector("input[name=csrf_token]").value = "expired";
+    }""")
+    pick(page, path)
+    assert_arrived(page, guarded, path)
+    page.get_by_role("textbox", name="Title").fill("Moor")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator(".survey")).to_contain_text(path.name)
 
 
 def test_token_that_can_not_be_had_is_told_in_words(page, guarded, tmp_path):

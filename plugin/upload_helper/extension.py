@@ -120,6 +120,9 @@ class UploadHelper:
         """
         uploads = [self.get_upload(uid) for uid in dict.fromkeys(request.form.getlist(field)) if uid]
         files = [file for file in request.files.getlist(field) if file.filename]
+        for file in files:
+            # The host may have looked into it.
+            file.seek(0)
         return uploads + take_from_form((file.filename or "", iter(partial(file.read, BLOCK), b"")) for file in files)
 
     def get_status(self, uid: str) -> StatusResponse:

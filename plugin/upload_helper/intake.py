@@ -225,6 +225,8 @@ class ParsedForm:
         name, file = next(self._files, ("", None))
         if file is None:
             return None
+        # The host may have looked into it.
+        file.stream.seek(0)
         blocks = iter(lambda: file.stream.read(_BLOCK), b"")
         first = next(blocks, b"")
         return FilePart(name, file.filename or "", chain([first], blocks), is_empty=not first and not file.filename)

@@ -6,6 +6,7 @@ const PAUSE = 300; // milliseconds in which what happens is gathered into one lo
 class UploadHelperListElement extends HTMLElement {
   #stop = null;
   #timer = 0;
+  #again = false;
   #turn = 0;
 
   connectedCallback() {
@@ -40,9 +41,13 @@ class UploadHelperListElement extends HTMLElement {
   }
 
   #soon() {
-    this.#timer ||= setTimeout(() => {
+    this.#again = true;
+    this.#timer ||= setTimeout(async () => {
+      this.#again = false;
+      await this.refresh().catch(() => {}); // The list as it was is better than none.
+      // One after the other: a long list takes the server longer than the next change takes to come.
       this.#timer = 0;
-      this.refresh().catch(() => {}); // The list as it was is better than none.
+      if (this.#again && this.isConnected) this.#soon();
     }, PAUSE);
   }
 

@@ -39,6 +39,6 @@ def _imported(module: str) -> list[str]:
 def send(wanted: str, filename: str) -> Response:
     """Send a file, to be kept if it is of the version that was asked for: a page may be older than the server."""
     kept = wanted == version()
-    answer = send_from_directory(_FOLDER, filename, max_age=_YEAR if kept else None)
+    answer = send_from_directory(_FOLDER, filename, max_age=_YEAR if kept else 0)
     answer.cache_control.immutable = kept
     return answer

@@ -97,7 +97,7 @@ def _answer_http_error(error: HTTPException) -> Response:
     drain(request, error)
     answer = respond(
         request,
-        {"error": error.description or error.name, "code": error.name.lower().replace(" ", "_"), "remedy": ""},
+        {"error": str(error.description or error.name), "code": error.name.lower().replace(" ", "_"), "remedy": ""},
         error.code or InvalidRequestError.status,
     )
     for name, value in error.get_headers(request.environ):

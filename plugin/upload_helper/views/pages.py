@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
@@ -16,7 +17,7 @@ from markupsafe import Markup
 from ..errors import Error
 from ..protocols import structs
 from ..protocols.chunked import StatusRequest, StatusResponse
-from ..service import Upload
+from ..service import Upload, log
 from ..state import current_state
 from . import assets
 from .words import FALLBACK, Words, languages
@@ -118,13 +119,23 @@ def register(blueprint: Blueprint) -> None:
 
 def _set_up(setup: BlueprintSetupState) -> None:
     name = f"{setup.name_prefix}.{setup.name}".lstrip(".")
-    setup.app.jinja_env.globals.setdefault(_GLOBAL, Glue(name))
+    environment = setup.app.jinja_env
+    if _GLOBAL not in environment.globals:
+        environment.globals[_GLOBAL] = Glue(name)
+        environment.autoescape = partial(_is_escaped, environment.autoescape)
+
+
+def _is_escaped(by_host: bool | Callable[[str | None], bool], template: str | None) -> bool:
+    # Ours show what strangers have written, also where the host escapes by itself and has switched this off.
+    if template is not None and template.startswith("upload_helper/"):
+        return True
+    return by_host(template) if callable(by_host) else by_host
 
 
 def csrf_token() -> str:
     """Return the host's CSRF token, or '' if it has none as Flask-WTF makes it available."""
     make = current_app.jinja_env.globals.get("csrf_token")
-    return str(make()) if callable(make) else ""
+    return str(make() or "") if callable(make) else ""
 
 
 def wanted() -> bool:
@@ -149,7 +160,12 @@ def as_page(answer: Response) -> Response:
     """Return the answer to an error as a page, if that is wanted; its status and headers stay."""
     if answer.mimetype == structs.JSON and wanted():
         members: dict[str, Any] = structs.decode(answer.get_data(), structs.JSON)
-        page = _page("plain", uploads=(), error=members)
+        try:
+            page = _page("plain", uploads=(), error=members)
+        except Exception:  # noqa: BLE001 - whatever the host's templates raise
+            # The error may be that of the host's templates. Raised again here, nobody would answer it.
+            log.exception("The page of an error can't be rendered.")
+            return answer
         answer.set_data(page.get_data())
         answer.mimetype = "text/html"
         answer.vary.add("Accept")
@@ -166,6 +182,8 @@ def go_back() -> Response:
 def _page(name: str, **values: Any) -> Response:
     answer = make_response(render_template(f"upload_helper/{name}.html", back=_back(), **values))
     answer.headers["Cache-Control"] = "no-store"
+    # Its buttons must not be clicked unawares. A policy of the host's with frame-ancestors goes before this.
+    answer.headers["X-Frame-Options"] = "SAMEORIGIN"
     answer.vary.add("Accept")
     return answer
 
