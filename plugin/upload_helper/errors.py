@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from types import NoneType
 from typing import Any, ClassVar
 
@@ -211,3 +212,108 @@ class StorageFullError(Error):
     status = 507
     remedy = "Try again later; nothing that was acknowledged is lost."
     retry_after = 60
+
+
+# --- Handlers of background work ---
+
+
+class HandlerError(Error):
+    """A handler of a task failed; the text stands in the task's record."""
+
+    code = "handler_failed"
+    status = 500
+    remedy = "Look at what the handler does; the log of the worker says more."
+
+    def __init__(self, message: str, *, retry_after: float | None = None, **data: Any) -> None:
+        super().__init__(message, **data)
+        if retry_after is not None:
+            self.retry_after = max(0, ceil(retry_after))
+
+
+class InvalidHandlersError(HandlerError):
+    """A handler, or an array of them, is not as it must be; nothing of it ran."""
+
+    code = "invalid_handlers"
+    status = 400
+    remedy = 'Give a list of handlers such as {"action": "run", "type": "python", "method": "name"}.'
+
+
+class UnknownNameError(HandlerError):
+    """A handler names a function, a type, a variable or an alias that nobody registered here."""
+
+    code = "unknown_name"
+    status = 404
+    remedy = "Register it in the process that runs the work, or correct the name."
+
+
+class HttpHandlerError(HandlerError):
+    """A server could not be reached, or answered with a status of 400 and above."""
+
+    code = "http_failed"
+    status = 502
+    remedy = "Look whether the server can be reached and what it says of the request."
+
+
+class SqlHandlerError(HandlerError):
+    """A statement failed; its transaction was rolled back."""
+
+    code = "sql_failed"
+    remedy = "Correct the statement or its parameters, or look at the database."
+
+
+class NotAvailableError(HandlerError):
+    """A command of the other platform that is not to be had here."""
+
+    code = "not_available"
+    status = 501
+    remedy = "Leave the command out."
+
+
+# --- Background work ---
+
+
+class WorkError(Error):
+    """A task could not be started, found, or done. Nothing of it is answered over HTTP unless a host does so."""
+
+    code = "work_error"
+    status = 500
+    remedy = "The operator must look at the task and its log."
+
+
+class InvalidTaskError(WorkError):
+    """What should become a task is not one: a broken array of handlers, a condition, a tag or a period."""
+
+    code = "invalid_task"
+    status = 400
+    remedy = "Correct what is named and start the task again."
+
+
+class UnknownTaskError(WorkError):
+    """There is no such task in the ledger, or it ended so long ago that it was cleared."""
+
+    code = "unknown_task"
+    status = 404
+    remedy = "Ended tasks are cleared after a while; `list` shows those that are there."
+
+
+class LedgerError(WorkError):
+    """The ledger's database is not as it must be: read-only, full, corrupt, or not a ledger."""
+
+    code = "ledger_error"
+    remedy = "Look at the database and its disk; nothing that was written is lost."
+
+
+class LedgerBusyError(LedgerError):
+    """The ledger's database is locked by somebody else, or can't be reached just now."""
+
+    code = "ledger_busy"
+    status = 503
+    remedy = "Try again; if it stays so, look for a process that holds the database."
+    retry_after = 1
+
+
+class LedgerVersionError(LedgerError):
+    """The ledger, or a task in it, was written by a newer version of this package; it was left alone."""
+
+    code = "ledger_version"
+    remedy = "Upgrade flask-upload-helper here, or give this version a ledger of its own."

@@ -1,0 +1,21 @@
+"""Background work: tasks in a ledger that survive the process and the machine."""
+
+from ..retry import Backoff
+from .context import Context, Reason, Stopped
+from .runner import Runner
+from .task import Condition, Existing, State, Task, parse_conditions
+from .work import Work
+
+__all__ = [
+    "Backoff",
+    "Condition",
+    "Context",
+    "Existing",
+    "Reason",
+    "Runner",
+    "State",
+    "Stopped",
+    "Task",
+    "Work",
+    "parse_conditions",
+]
