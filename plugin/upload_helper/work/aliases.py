@@ -1,0 +1,165 @@
+"""Named endpoints with what gives access to them, and what keeps secrets out of everything that is shown."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import SplitResult, quote, unquote, urlsplit
+
+from ..errors import InvalidHandlersError, UnknownNameError, shown
+
+HIDDEN = "***"
+MOST_LETTERS = 200
+
+_NAME = re.compile(r"[\w.-]+")
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_SECRET_NAME = re.compile(
+    r"(?i)pass(word|wd|phrase)?$|^pwd$|secret|token|(^|[_-])auth|^basic$|api[_-]?key|access[_-]?key|cookie|signature|^sig$"
+)
+_USER_INFO = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^/?#\s\"'<>]*@")
+_CREDENTIALS = re.compile(r"(?i)\b(basic|bearer|digest|token)[ ]+[A-Za-z0-9+/=._~-]{6,}")
+_QUERY = re.compile(r"([?&;])([^=&#\s\"']+)=([^&#\s\"']*)")
+
+
+@dataclass(frozen=True)
+class Alias:
+    """An endpoint: its address, and the headers that every request to it carries. ``repr`` shows no secret."""
+
+    name: str
+    url: str
+    """Begins every address, without a slash at its end."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Sent with each request; ``Authorization`` among them."""
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        basic: tuple[str, str] | Mapping[str, str] | None = None,
+        auth: str = "",
+    ) -> Alias:
+        """Check what an endpoint is to be; raises InvalidHandlersError that shows no secret.
+
+        `basic` is user and password, `auth` a whole value of ``Authorization``; a user in the URL counts as well.
+        """
+        if not isinstance(name, str) or len(name) > MOST_LETTERS or not _NAME.fullmatch(name):
+            raise InvalidHandlersError(f"{shown(name)} cannot name an alias: letters, digits, '_', '.' and '-' can.")
+        address, from_url = split_credentials(url)
+        given = own_headers({"headers": headers, "basic": basic, "auth": auth})
+        return cls(name, address.rstrip("/"), {**from_url, **given})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what the ledger keeps, secrets included."""
+        return {"url": self.url, "headers": dict(self.headers)}
+
+    @classmethod
+    def from_dict(cls, name: str, kept: Mapping[str, Any] | None) -> Alias:
+        """Read what the ledger kept; raises UnknownNameError where it keeps nothing, or nothing that can be read."""
+        if kept is None:
+            raise UnknownNameError(f"There is no alias {shown(name)}.", remedy="Add it with add_alias or HTTPAddAlias.")
+        try:
+            return cls.of(name, kept["url"], kept.get("headers"))
+        except (ValueError, TypeError, KeyError, AttributeError, InvalidHandlersError):
+            raise UnknownNameError(f"The alias {shown(name)} cannot be read; add it again.") from None
+
+
+def own_headers(given: Mapping[str, Any]) -> dict[str, str]:
+    """Return the headers that the members ``headers``, ``basic`` and ``auth`` of a request ask for.
+
+    Raises InvalidHandlersError that names the member, never its value.
+    """
+    headers = given.get("headers") or {}
+    if not isinstance(headers, Mapping):
+        raise InvalidHandlersError(
+            f"headers must be an object of names and values, not {shown(type(headers).__name__)}."
+        )
+    found = {str(name): str(value) for name, value in headers.items()}
+    if given.get("basic"):
+        found["Authorization"] = basic_header(*_user_and_password(given["basic"]))
+    if given.get("auth"):
+        found["Authorization"] = str(given["auth"])
+    for name, value in found.items():
+        if not _HEADER.fullmatch(name):
+            raise InvalidHandlersError(f"{shown(name)} cannot be the name of a header.")
+        if not value.isprintable():
+            raise InvalidHandlersError(f"The value of the header {name} has characters that no header can have.")
+    return found
+
+
+def basic_header(user: str, password: str) -> str:
+    """Return the value of ``Authorization`` (RFC 7617, in UTF-8)."""
+    return "Basic " + b64encode(f"{user}:{password}".encode()).decode()
+
+
+def split_credentials(url: str) -> tuple[str, dict[str, str]]:
+    """Return the URL without user and password, and the header that says them; raises InvalidHandlersError."""
+    parts = check_url(url)
+    if "@" not in parts.netloc:
+        return url, {}
+    user_info, _, host = parts.netloc.rpartition("@")
+    user, _, password = user_info.partition(":")
+    return parts._replace(netloc=host).geturl(), {"Authorization": basic_header(unquote(user), unquote(password))}
+
+
+def check_url(url: object) -> SplitResult:
+    """Return the parts of an address with http or https and a host; raises InvalidHandlersError for any other."""
+    try:
+        parts = urlsplit(str(url))
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        good = False
+    if not good or not str(url).isprintable() or re.search(r"[\s\\]", str(url)):
+        raise InvalidHandlersError(
+            f"{shown(scrubbed(str(url)))} is no address: it begins with http:// or https:// and a host."
+        )
+    return parts
+
+
+def hidden(value: Any, name: str = "") -> Any:
+    """Return a copy of a JSON value with all secrets masked: for lists, logs, ``repr`` and notifications."""
+    if name and _SECRET_NAME.search(name) and value not in (None, "", [], {}):
+        return HIDDEN
+    if isinstance(value, Mapping):
+        return {key: _hidden_member(str(key), item, name) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [hidden(item) for item in value]
+    return scrubbed(value) if isinstance(value, str) else value
+
+
+def scrubbed(text: str) -> str:
+    """Return the text without credentials in URLs, secrets in queries, and values of ``Authorization``."""
+    text = _USER_INFO.sub(rf"\1{HIDDEN}@", text)
+    text = _QUERY.sub(_scrub_member, text)
+    return _CREDENTIALS.sub(rf"\1 {HIDDEN}", text)
+
+
+def quoted(path: str) -> str:
+    """Return a path as it stands in a request: what is encoded stays so, what must be encoded is."""
+    return quote(path, safe="/?#[]@!$&'()*+,;=:%~")
+
+
+def _hidden_member(key: str, value: Any, parent: str) -> Any:
+    if parent.lower() == "headers" and key.lower() not in _OPEN_HEADERS:
+        return HIDDEN
+    return hidden(value, key)
+
+
+_OPEN_HEADERS = frozenset({"accept", "accept-language", "content-type", "user-agent"})
+
+
+def _scrub_member(match: re.Match[str]) -> str:
+    secret = _SECRET_NAME.search(match[2]) or match[2].lower() == "key"
+    return f"{match[1]}{match[2]}={HIDDEN}" if secret else match[0]
+
+
+def _user_and_password(basic: Any) -> tuple[str, str]:
+    if isinstance(basic, Mapping):
+        return str(basic.get("user", "")), str(basic.get("password", ""))
+    if isinstance(basic, (list, tuple)) and len(basic) == 2:
+        return str(basic[0]), str(basic[1])
+    raise InvalidHandlersError('basic must be user and password: {"user": …, "password": …}, or two texts.')

@@ -1,0 +1,223 @@
+"""Arrays of handlers: run one after the other, with what they hand on to each other, and what becomes of failures."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from threading import Lock, Thread
+from typing import TYPE_CHECKING, Any
+
+from ...errors import Error, HandlerError, InvalidHandlersError, shown
+from ..aliases import scrubbed
+from ..context import Stopped
+from ..names import BREAK, BREAK_IF_ERROR, ERROR_MESSAGE, RESULT_ERROR, RESULT_MESSAGE
+from ..simpleui import HashMap
+from ..variables import as_text
+from .registry import Registry
+from .step import Step
+
+if TYPE_CHECKING:
+    from ..context import Context
+
+ACTIONS = ("run", "runasync", "runprogress")
+MOST_HANDLERS = 1000
+DEEPEST = 8
+"""How deeply ``postExecute`` arrays may stand in each other."""
+MOST_BRANCHES = 16
+"""How many handlers of one array ``runasync`` lets run at once; one more waits until another has ended."""
+MOST_NAME = 80
+MOST_TEXT = 2000
+_LOOK_SECONDS = 0.1
+
+_log = logging.getLogger(__name__)
+
+Handlers = tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of an array came to."""
+
+    result: str = ""
+    """The last answer of a handler."""
+    error: str = ""
+    """Why the first handler failed that did; empty if none did."""
+    failed: bool = False
+    """Whether any handler failed."""
+    retry_after: int | None = None
+    """Seconds that a server asked to be left alone for; None if it did not say."""
+
+
+def parse_handlers(value: object, depth: int = 0) -> Handlers:
+    """Return the handlers in a list, or in a JSON string of one; nothing is none of them.
+
+    Raises InvalidHandlersError when it is not one, or when arrays stand too deeply in each other. Whether types and
+    names are known is only found out when they run, for that may be in another process.
+    """
+    if depth > DEEPEST:
+        raise InvalidHandlersError(f"postExecute stands in postExecute more than {DEEPEST} times.")
+    found = _loaded(value)
+    if len(found) > MOST_HANDLERS:
+        raise InvalidHandlersError(f"There are {len(found)} handlers in one array; {MOST_HANDLERS} are allowed.")
+    for number, handler in enumerate(found):
+        _check_shape(number, handler)
+        parse_handlers(handler.get("postExecute"), depth + 1)
+    return tuple(dict(handler) for handler in found)
+
+
+def run_handlers(
+    handlers: Iterable[Mapping[str, Any]],
+    context: Context,
+    registry: Registry,
+    post_execute: Iterable[Mapping[str, Any]] = (),
+) -> Outcome:
+    """Run the array, and `post_execute` at its end, success or not; raises nothing but Stopped."""
+    array = _Array(context, registry)
+    for part in (handlers, post_execute):
+        array.run_all(part, context.variables)
+        array.join()
+    return array.outcome()
+
+
+@dataclass
+class _Array:
+    """The run of an array and of all that hangs on it."""
+
+    context: Context
+    registry: Registry
+    failures: list[HandlerError] = field(default_factory=list)
+    branches: list[_Branch] = field(default_factory=list)
+    lock: Lock = field(default_factory=Lock)
+
+    def outcome(self) -> Outcome:
+        result = as_text(self.context.variables.get(RESULT_MESSAGE, ""))
+        waits = [error.retry_after for error in self.failures if error.retry_after is not None]
+        error = str(self.failures[0]) if self.failures else ""
+        return Outcome(result, error, bool(self.failures), max(waits, default=None))
+
+    def run_all(self, handlers: Iterable[Mapping[str, Any]], variables: dict[str, Any], depth: int = 0) -> None:
+        """Run the handlers of an array, each with its ``postExecute``, until one breaks it."""
+        variables.pop(BREAK, None)
+        for handler in handlers:
+            self.context.check()
+            if isinstance(handler, Mapping) and handler.get("action") == "runasync":
+                self._start(handler, dict(variables), depth)
+            elif self.run_one(handler, variables, depth):
+                return
+
+    def run_one(self, handler: Mapping[str, Any], variables: dict[str, Any], depth: int) -> bool:
+        """Run a handler and its ``postExecute``; return whether its array ends here."""
+        error = self._run_type(handler, variables)
+        if error:
+            self._failed(error)
+            variables[RESULT_MESSAGE] = ""
+        text = str(error or "")
+        variables.update({RESULT_ERROR: text, ERROR_MESSAGE: text})
+        ends = BREAK in variables or (bool(error) and BREAK_IF_ERROR in variables)
+        try:
+            post = parse_handlers(handler.get("postExecute"), depth + 1)
+        except (InvalidHandlersError, AttributeError):
+            return ends  # was reported by _run_type
+        self.run_all(post, variables, depth + 1)
+        return ends
+
+    def join(self) -> None:
+        """Wait for what ``runasync`` started; a run that must end does not, and its branches stop by themselves."""
+        while self.branches:
+            self.branches[0].join(_LOOK_SECONDS)
+            self.context.check()
+            self.branches = [branch for branch in self.branches if branch.is_alive()]
+
+    def _start(self, handler: Mapping[str, Any], variables: dict[str, Any], depth: int) -> None:
+        while len(self.branches) >= MOST_BRANCHES:
+            self.branches[0].join(_LOOK_SECONDS)
+            self.context.check()
+            self.branches = [branch for branch in self.branches if branch.is_alive()]
+        branch = _Branch(self, handler, variables, depth)
+        self.branches.append(branch)
+        branch.start()
+
+    def _run_type(self, handler: Mapping[str, Any], variables: dict[str, Any]) -> HandlerError | None:
+        """Run one handler without its ``postExecute``; return what went wrong, whatever it was."""
+        name = name_of(handler)
+        try:
+            parse_handlers([handler])
+            step = Step(handler, self.context, variables, handler["action"] == "runprogress")
+            step.report(0, name)
+            result = self.registry.find_type(handler["type"])(step)
+            step.report(1, name)
+        except Error as error:
+            return _named(error, name)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a function of the host may raise anything
+            _log.exception("%s failed", name)
+            return HandlerError(f"{name}: {type(error).__name__}: {scrubbed(str(error))[:MOST_TEXT]}")
+        if result is not None and not isinstance(result, HashMap):
+            variables[RESULT_MESSAGE] = result
+        return None
+
+    def _failed(self, error: HandlerError) -> None:
+        _log.warning("%s", error)
+        with self.lock:
+            self.failures.append(error)
+
+
+class _Branch(Thread):
+    """A handler that ``runasync`` started, with its ``postExecute``; its variables are a copy."""
+
+    def __init__(self, array: _Array, handler: Mapping[str, Any], variables: dict[str, Any], depth: int) -> None:
+        super().__init__(daemon=True, name=name_of(handler))
+        self._array, self._handler, self._variables, self._depth = array, handler, variables, depth
+
+    def run(self) -> None:
+        # Stopped is raised again by whoever waits for this thread: the run's check() keeps raising it.
+        with suppress(Stopped):
+            self._array.run_one(self._handler, self._variables, self._depth)
+
+
+def name_of(handler: object) -> str:
+    """Return what a handler is called in logs, errors and lists: its type and what it does, without secrets."""
+    if not isinstance(handler, Mapping):
+        return "handler"
+    method = str(handler.get("method", ""))
+    if handler.get("type") == "set":  # values may be anything
+        method = ";".join(part.partition("=")[0].strip() for part in method.split(";"))
+    text = scrubbed(" ".join(f"{handler.get('type', '')} {method}".split()))
+    return text[:MOST_NAME] + ("…" if len(text) > MOST_NAME else "")
+
+
+def _loaded(value: object) -> list[Any]:
+    if isinstance(value, (str, bytes)) and value.strip():
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise InvalidHandlersError(f"{shown(scrubbed(str(value)))} is not the JSON of handlers.") from None
+    if value is None or value in ("", b""):
+        return []
+    if isinstance(value, Mapping):
+        return [value]
+    if not isinstance(value, (list, tuple)):
+        raise InvalidHandlersError(f"A list of handlers is expected, not {shown(value)}.")
+    return list(value)
+
+
+def _check_shape(number: int, handler: object) -> None:
+    if not isinstance(handler, Mapping):
+        raise InvalidHandlersError(f"Handler {number + 1} is {shown(handler)}, not an object.")
+    for member in ("action", "type", "method"):
+        if not isinstance(handler.get(member), str):
+            raise InvalidHandlersError(
+                f"Handler {number + 1} has no text as {member!r}, but {shown(handler.get(member))}."
+            )
+    if handler["action"] not in ACTIONS:
+        action = shown(handler["action"])
+        raise InvalidHandlersError(f"{action} is no action of a handler; there are {', '.join(ACTIONS)}.")
+
+
+def _named(error: Error, name: str) -> HandlerError:
+    """Return the error with the handler's name in front of its text."""
+    kind = type(error) if isinstance(error, HandlerError) else HandlerError
+    text = f"{name}: {scrubbed(str(error))[:MOST_TEXT]}"
+    return kind(text, retry_after=error.retry_after)

@@ -1,0 +1,60 @@
+"""``@Var``: the value of a variable, put where its name stands."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import UnknownNameError, shown
+
+# Not within a word: the @ of an e-mail address names no variable. Two of them stand for one.
+_REFERENCE = re.compile(r"@@|(?<![\w@.+-])@([^\W\d]\w*)")
+
+
+def resolve(text: str, variables: Mapping[str, Any]) -> Any:
+    """Return the value of the variable that `text` names, of whatever type, or the text with all names replaced.
+
+    Raises UnknownNameError for a name that is no variable; ``@@`` stands for a plain ``@``.
+    """
+    match = _REFERENCE.fullmatch(text)
+    if match and match[1]:
+        return value_of(match[1], variables)
+    return _REFERENCE.sub(lambda m: as_text(value_of(m[1], variables)) if m[1] else "@", text)
+
+
+def resolve_json(text: str, variables: Mapping[str, Any]) -> str:
+    """Return a body with its names replaced: in the strings of JSON as JSON, in any other text as text."""
+    try:
+        template = json.loads(text)
+    except ValueError:
+        return as_text(resolve(text, variables))
+    if not isinstance(template, (dict, list)):
+        return as_text(resolve(text, variables))
+    replaced = _in_tree(template, variables)
+    return text if replaced == template else json.dumps(replaced, ensure_ascii=False)
+
+
+def value_of(name: str, variables: Mapping[str, Any]) -> Any:
+    """Return a variable; raises UnknownNameError where there is none."""
+    if name not in variables:
+        raise UnknownNameError(
+            f"There is no variable {shown(name)}.", remedy="Set it before, or write @@ where an @ is meant."
+        )
+    return variables[name]
+
+
+def as_text(value: Any) -> str:
+    """Return a value as text: a string as it is, nothing for None, all else as JSON."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _in_tree(value: Any, variables: Mapping[str, Any]) -> Any:
+    if isinstance(value, dict):
+        return {key: _in_tree(item, variables) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_in_tree(item, variables) for item in value]
+    return resolve(value, variables) if isinstance(value, str) else value
