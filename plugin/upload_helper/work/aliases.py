@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from base64 import b64encode
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import SplitResult, quote, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from ..errors import InvalidHandlersError, UnknownNameError, shown
 
@@ -17,7 +19,7 @@ MOST_LETTERS = 200
 _NAME = re.compile(r"[\w.-]+")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _SECRET_NAME = re.compile(
-    r"(?i)pass(word|wd|phrase)?$|^pwd$|secret|token|(^|[_-])auth|^basic$|api[_-]?key|access[_-]?key|cookie|signature|^sig$"
+    r"(?i)pass(word|wd|phrase)?$|^pwd$|secret|token|(^|[_-])auth($|[_-]|orization)|^basic$|api[_-]?key|access[_-]?key|cookie|signature|^sig$"
 )
 _USER_INFO = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^/?#\s\"'<>]*@")
 _CREDENTIALS = re.compile(r"(?i)\b(basic|bearer|digest|token)[ ]+[A-Za-z0-9+/=._~-]{6,}")
@@ -86,7 +88,7 @@ def own_headers(given: Mapping[str, Any]) -> dict[str, str]:
     for name, value in found.items():
         if not _HEADER.fullmatch(name):
             raise InvalidHandlersError(f"{shown(name)} cannot be the name of a header.")
-        if not value.isprintable():
+        if not value.isprintable() or not _is_latin(value):
             raise InvalidHandlersError(f"The value of the header {name} has characters that no header can have.")
     return found
 
@@ -125,10 +127,13 @@ def hidden(value: Any, name: str = "") -> Any:
     if name and _SECRET_NAME.search(name) and value not in (None, "", [], {}):
         return HIDDEN
     if isinstance(value, Mapping):
-        return {key: _hidden_member(str(key), item, name) for key, item in value.items()}
+        masked = {key: _hidden_member(str(key), item, name) for key, item in value.items()}
+        if value.get("type") == "set" and isinstance(value.get("method"), str):
+            masked["method"] = ";".join(_hidden_assignment(part) for part in value["method"].split(";"))
+        return masked
     if isinstance(value, (list, tuple)):
         return [hidden(item) for item in value]
-    return scrubbed(value) if isinstance(value, str) else value
+    return _hidden_text(value) if isinstance(value, str) else value
 
 
 def scrubbed(text: str) -> str:
@@ -136,11 +141,6 @@ def scrubbed(text: str) -> str:
     text = _USER_INFO.sub(rf"\1{HIDDEN}@", text)
     text = _QUERY.sub(_scrub_member, text)
     return _CREDENTIALS.sub(rf"\1 {HIDDEN}", text)
-
-
-def quoted(path: str) -> str:
-    """Return a path as it stands in a request: what is encoded stays so, what must be encoded is."""
-    return quote(path, safe="/?#[]@!$&'()*+,;=:%~")
 
 
 def _hidden_member(key: str, value: Any, parent: str) -> Any:
@@ -155,6 +155,26 @@ _OPEN_HEADERS = frozenset({"accept", "accept-language", "content-type", "user-ag
 def _scrub_member(match: re.Match[str]) -> str:
     secret = _SECRET_NAME.search(match[2]) or match[2].lower() == "key"
     return f"{match[1]}{match[2]}={HIDDEN}" if secret else match[0]
+
+
+def _hidden_text(text: str) -> Any:
+    """Return a text without secrets; one that is JSON, such as a ``postExecute``, as what it stands for."""
+    if text.lstrip().startswith(("{", "[")):
+        with suppress(ValueError, RecursionError):
+            return hidden(json.loads(text))
+    return scrubbed(text)
+
+
+def _hidden_assignment(part: str) -> str:
+    name, equals, value = part.partition("=")
+    return f"{name}={hidden(value, name.strip())}" if equals else part
+
+
+def _is_latin(text: str) -> bool:
+    try:
+        return bool(text.encode("latin-1")) or not text
+    except UnicodeEncodeError:
+        return False
 
 
 def _user_and_password(basic: Any) -> tuple[str, str]:

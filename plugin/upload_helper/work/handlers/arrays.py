@@ -57,9 +57,9 @@ def parse_handlers(value: object, depth: int = 0) -> Handlers:
     Raises InvalidHandlersError when it is not one, or when arrays stand too deeply in each other. Whether types and
     names are known is only found out when they run, for that may be in another process.
     """
-    if depth > DEEPEST:
-        raise InvalidHandlersError(f"postExecute stands in postExecute more than {DEEPEST} times.")
     found = _loaded(value)
+    if found and depth > DEEPEST:
+        raise InvalidHandlersError(f"postExecute stands in postExecute more than {DEEPEST} times.")
     if len(found) > MOST_HANDLERS:
         raise InvalidHandlersError(f"There are {len(found)} handlers in one array; {MOST_HANDLERS} are allowed.")
     for number, handler in enumerate(found):
@@ -189,12 +189,12 @@ def name_of(handler: object) -> str:
 
 
 def _loaded(value: object) -> list[Any]:
-    if isinstance(value, (str, bytes)) and value.strip():
+    if isinstance(value, (str, bytes)):
         try:
-            value = json.loads(value)
+            value = json.loads(value) if value.strip() else None
         except (ValueError, RecursionError):
             raise InvalidHandlersError(f"{shown(scrubbed(str(value)))} is not the JSON of handlers.") from None
-    if value is None or value in ("", b""):
+    if value is None:
         return []
     if isinstance(value, Mapping):
         return [value]

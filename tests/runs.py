@@ -1,0 +1,73 @@
+"""A run of handlers without a ledger: what Context and Work are to a handler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from upload_helper.work.aliases import Alias
+from upload_helper.work.context import Reason, Stopped
+from upload_helper.work.handlers.arrays import Outcome, parse_handlers, run_handlers
+from upload_helper.work.handlers.defaults import default_registry
+from upload_helper.work.handlers.step import Step
+
+
+class FakeWork:
+    def __init__(self, *modules):
+        self.registry = default_registry(modules)
+        self.database = ""
+        self.aliases: dict[str, dict] = {}
+        self.started: list[dict[str, Any]] = []
+        self.stopped: list[str] = []
+
+    def alias(self, name):
+        return Alias.from_dict(name, self.aliases.get(name))
+
+    def add_alias(self, name, url, headers=None, basic=None, auth=""):
+        self.aliases[name] = Alias.of(name, url, headers, basic, auth).as_dict()
+
+    def connect_database(self, path):
+        self.database = str(Path(path).absolute())
+
+    def start_work(self, handlers, tag="", **options):
+        self.started.append({"work": parse_handlers(handlers), "tag": tag, **options})
+        return "uid"
+
+    def start_periodic_work(self, handlers, period, tag="", **options):
+        return self.start_work(handlers, tag, period=period, **options)
+
+    def stop_work(self, tag):
+        self.stopped.append(tag)
+        return 1
+
+
+class FakeContext:
+    def __init__(self, work: FakeWork | None = None, **variables):
+        self.work = work or FakeWork()
+        self.variables: dict[str, Any] = variables
+        self.reports: list[tuple[float | None, str]] = []
+        self.reason: Reason | None = None
+        self.checks = 0
+
+    def check(self):
+        self.checks += 1
+        if self.reason is not None:
+            raise Stopped(self.reason)
+
+    def report(self, progress=None, step_name=""):
+        self.reports.append((progress, step_name))
+
+    def sleep(self, seconds):
+        self.check()
+
+    def run(self, *handlers: dict | tuple, post_execute=()) -> Outcome:
+        """Run handlers; ("set", "a=1") is short for a `run` of that type."""
+        whole = [handler(*h) if isinstance(h, tuple) else h for h in handlers]
+        return run_handlers(whole, self, self.work.registry, post_execute)
+
+    def step(self, type: str, method: str, **members) -> Step:
+        return Step(handler(type, method, **members), self, self.variables)
+
+
+def handler(type: str, method: str, action: str = "run", **members) -> dict[str, Any]:
+    return {"action": action, "type": type, "method": method, **members}

@@ -1,0 +1,167 @@
+"""Aliases: what they hold, and that it is shown nowhere."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+
+from runs import FakeContext, handler
+from upload_helper.errors import HandlerError, InvalidHandlersError, UnknownNameError
+from upload_helper.work.aliases import HIDDEN, Alias, hidden, own_headers, scrubbed
+
+SECRET = "hunter2-ü"
+BASIC = "Basic YW5uYTpodW50ZXIyLcO8"
+
+
+@pytest.mark.parametrize(
+    ("given", "url", "headers"),
+    [
+        ({"url": "https://a.example/"}, "https://a.example", {}),
+        ({"url": "http://a:8080/x/"}, "http://a:8080/x", {}),
+        ({"url": "https://a", "headers": {"X-Key": SECRET}}, "https://a", {"X-Key": SECRET}),
+        ({"url": "https://a", "basic": ("anna", SECRET)}, "https://a", {"Authorization": BASIC}),
+        ({"url": "https://a", "basic": {"user": "anna", "password": SECRET}}, "https://a", {"Authorization": BASIC}),
+        ({"url": "https://anna:hunter2-%C3%BC@a"}, "https://a", {"Authorization": BASIC}),
+        ({"url": "https://a", "auth": "Bearer x"}, "https://a", {"Authorization": "Bearer x"}),
+        ({"url": "https://a:b@c", "auth": "Bearer x"}, "https://c", {"Authorization": "Bearer x"}),
+    ],
+)
+def test_alias_holds_address_and_headers(given, url, headers):
+    alias = Alias.of("office", **given)
+    assert (alias.url, alias.headers) == (url, headers)
+    assert Alias.from_dict("office", json.loads(json.dumps(alias.as_dict()))) == alias
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"name": ""},
+        {"name": "a b"},
+        {"name": "a/b"},
+        {"name": "#a"},
+        {"name": "x" * 201},
+        {"name": None},
+        {"url": ""},
+        {"url": "a.example"},
+        {"url": "file:///etc/passwd"},
+        {"url": "ftp://a"},
+        {"url": f"https://{SECRET}@"},
+        {"url": f"gopher://anna:{SECRET}@a"},
+        {"url": "https://a:99999"},
+        {"url": "https://a\r\nX: y"},
+        {"url": "https://[::1"},
+        {"url": None},
+        {"headers": {"X Y": SECRET}},
+        {"headers": {"X": f"{SECRET}\r\nY: z"}},
+        {"headers": {"X": f"{SECRET} ключ"}},
+        {"headers": [SECRET]},
+        {"headers": SECRET},
+        {"auth": f"Basic {SECRET}\n"},
+        {"basic": SECRET},
+        {"basic": [SECRET]},
+    ],
+    ids=repr,
+)
+def test_bad_alias_is_refused_and_no_secret_is_in_the_error(given):
+    with pytest.raises(InvalidHandlersError) as raised:
+        Alias.of(**{"name": "office", "url": "https://a", **given})
+    assert SECRET not in f"{raised.value}{raised.value.as_json()}"
+
+
+@pytest.mark.parametrize("kept", [None, {}, {"url": 7}, {"url": "x"}, {"url": "https://a", "headers": 7}], ids=repr)
+def test_what_the_ledger_does_not_keep_or_cannot_be_read(kept):
+    with pytest.raises(UnknownNameError, match="'office'"):
+        Alias.from_dict("office", kept)
+
+
+def test_records_of_newer_versions_can_be_read():
+    assert Alias.from_dict("a", {"url": "https://a", "color": 1}).headers == {}
+
+
+def test_repr_shows_no_secret():
+    alias = Alias.of("office", f"https://anna:{SECRET}@a.example", {"X-Key": SECRET}, auth=f"Bearer {SECRET}")
+    assert repr(alias) == "Alias(name='office', url='https://a.example')"
+    step = FakeContext(password=SECRET).step("http", "GET https://a", auth=SECRET)
+    assert SECRET not in repr(step)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ({"auth": SECRET, "basic": {"user": "a", "password": SECRET}}, {"auth": HIDDEN, "basic": HIDDEN}),
+        ({"headers": {"Accept": "*/*", "X-Any": SECRET}}, {"headers": {"Accept": "*/*", "X-Any": HIDDEN}}),
+        ({"method": f"GET https://anna:{SECRET}@a/b?c=d"}, {"method": f"GET https://{HIDDEN}@a/b?c=d"}),
+        ({"method": f"GET #a/b?x=1&token={SECRET}&y=2"}, {"method": f"GET #a/b?x=1&token={HIDDEN}&y=2"}),
+        ([{"postExecute": [{"auth": SECRET}]}], [{"postExecute": [{"auth": HIDDEN}]}]),
+        ({"postExecute": json.dumps([{"auth": SECRET}])}, {"postExecute": [{"auth": HIDDEN}]}),
+        (
+            {"password": SECRET, "apiKey": SECRET, "x_token": SECRET},
+            dict.fromkeys(("password", "apiKey", "x_token"), HIDDEN),
+        ),
+        ({"Authorization": SECRET, "set-cookie": SECRET}, {"Authorization": HIDDEN, "set-cookie": HIDDEN}),
+        ({"type": "set", "method": f"password={SECRET};a=1"}, {"type": "set", "method": f"password={HIDDEN};a=1"}),
+        ({"password": "", "tag": "survey", "n": 7}, {"password": "", "tag": "survey", "n": 7}),
+        ("Authorization: Basic aHVudGVyMg==", f"Authorization: Basic {HIDDEN}"),
+        ({"monkey": "x", "author": "y", "keys": [1]}, {"monkey": "x", "author": "y", "keys": [1]}),
+        (None, None),
+    ],
+    ids=str,
+)
+def test_hidden_masks_every_secret(value, shown):
+    assert hidden(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (f"see https://a:{SECRET}@h/x and http://b@h", f"see https://{HIDDEN}@h/x and http://{HIDDEN}@h"),
+        ("https://h/@anna", "https://h/@anna"),
+        ("mail anna@example.org", "mail anna@example.org"),
+        ("Bearer abcdef.ghi", f"Bearer {HIDDEN}"),
+        ("a basic right", "a basic right"),
+        (f"postgresql+psycopg://u:{SECRET}@/x", f"postgresql+psycopg://{HIDDEN}@/x"),
+        (
+            f"?sig={SECRET}&X-Amz-Signature={SECRET}&key={SECRET}#x",
+            f"?sig={HIDDEN}&X-Amz-Signature={HIDDEN}&key={HIDDEN}#x",
+        ),
+    ],
+)
+def test_scrubbed_masks_secrets_in_text(text, shown):
+    assert scrubbed(text) == shown
+
+
+def test_headers_of_a_request_of_its_own():
+    assert own_headers({"headers": {"Accept": "*/*"}, "basic": {"user": "anna", "password": SECRET}}) == {
+        "Accept": "*/*",
+        "Authorization": BASIC,
+    }
+    assert own_headers({}) == {}
+
+
+def test_alias_of_a_hash_map_is_in_no_log(caplog):
+    caplog.set_level(logging.DEBUG)
+    context = FakeContext()
+    alias = {
+        "alias": "office",
+        "url": "http://127.0.0.1:1",
+        "headers": {"X-Key": SECRET},
+        "basic": {"user": "a", "password": SECRET},
+    }
+    context.work.registry.function("init")(lambda hashMap: hashMap.put("HTTPAddAlias", json.dumps(alias)))
+    outcome = context.run(("python", "init"), ("http", "GET #office/x"), ("http", "GET #other/x"))
+    assert outcome.error == "http GET #office/x: no answer (no connection)"
+    assert SECRET not in caplog.text
+    assert SECRET not in repr(context.variables)
+    assert isinstance(outcome.error, str)
+
+
+def test_broken_alias_of_a_hash_map_is_an_error_without_its_secret():
+    context = FakeContext()
+    bad = {"alias": "of fice", "url": "http://a", "basic": {"user": "a", "password": SECRET}}
+    context.work.registry.function("init")(lambda hashMap: hashMap.put("HTTPAddAlias", bad))
+    error = context.run(handler("python", "init")).error
+    assert "cannot name an alias" in error
+    assert SECRET not in error
+    assert issubclass(InvalidHandlersError, HandlerError)
