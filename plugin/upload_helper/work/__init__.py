@@ -2,6 +2,7 @@
 
 from ..retry import Backoff
 from .context import Context, Reason, Stopped
+from .ledger import Ledger
 from .runner import Runner
 from .task import Condition, Existing, State, Task, parse_conditions
 from .work import Work
@@ -11,6 +12,7 @@ __all__ = [
     "Condition",
     "Context",
     "Existing",
+    "Ledger",
     "Reason",
     "Runner",
     "State",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .clock import Clock
     from .task import Task
     from .work import Work
 
@@ -13,7 +16,7 @@ if TYPE_CHECKING:
 class Reason(StrEnum):
     """Why a run was stopped before its end."""
 
-    CANCELLED = "cancelled"
+    CANCELLED = "it was cancelled"
     CONDITION = "a condition was lost"
     LEASE = "the lease was lost"
     SHUTDOWN = "the worker ends"
@@ -30,21 +33,45 @@ class Stopped(BaseException):
 class Context:
     """One run of a task, for the handlers in it; may be used by several threads."""
 
-    task: Task
-    variables: dict[str, Any]
-    """ResultMessage, SQLParameter … by name; they begin as those of the task."""
-    work: Work
-
-    def __init__(self, task: Task, work: Work) -> None:
+    def __init__(self, task: Task, work: Work, clock: Clock, lease_end: float) -> None:
         self.task = task
         self.work = work
-        self.variables = dict(task.variables)
+        self.variables: dict[str, Any] = dict(task.variables)
+        """ResultMessage, SQLParameter … by name; they begin as those of the task."""
+        self.lease_end = lease_end
+        """Until when the task is ours, by the monotonic clock; the runner moves it on."""
+        self.progress: float | None = None
+        self.step_name = ""
+        self.is_reported = True
+        """Whether the ledger knows the progress."""
+        self._clock = clock
+        self._reason: Reason | None = None
+        self._stop = threading.Event()
 
     def check(self) -> None:
         """Raise Stopped if the task was cancelled, a condition or the lease was lost, or the runner ends; cheap."""
+        if self._reason is None and self._clock.monotonic() > self.lease_end:
+            self.stop(Reason.LEASE)
+        if self._reason is not None:
+            raise Stopped(self._reason)
 
     def report(self, progress: float | None = None, step_name: str = "") -> None:
         """Say which share (0 to 1) is done, and what is done now; written to the ledger once a second at most."""
+        if progress is not None and not math.isnan(progress):
+            self.progress = min(max(float(progress), 0.0), 1.0)
+        self.step_name = str(step_name) or self.step_name
+        self.is_reported = False
 
     def sleep(self, seconds: float) -> None:
         """Wait, and raise Stopped as soon as `check` would."""
+        until = self._clock.monotonic() + seconds
+        self.check()
+        while (left := until - self._clock.monotonic()) > 0:
+            self._stop.wait(min(left, max(self.lease_end - self._clock.monotonic(), 0) + 0.01))
+            self.check()
+
+    def stop(self, reason: Reason) -> None:
+        """Make `check` raise Stopped from now on; the first reason stands."""
+        if self._reason is None:
+            self._reason = reason
+        self._stop.set()

@@ -2,30 +2,247 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import atexit
+import os
+import signal
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from ..errors import LedgerError
+from .context import Context, Reason, Stopped
+from .execute import Failure, Result, execute, log, settle
+from .keeper import Keeper, Running
+from .leases import Watch
+from .ledger import Claim
+from .task import Condition
 
 if TYPE_CHECKING:
     from .work import Work
 
+_HOUSEKEEPING = 60
+"""Seconds between two looks for ended tasks that are to be cleared, and for a clock that was turned back."""
+_ALL = frozenset(Condition)
+
 
 class Runner:
-    """Takes tasks from the ledger and runs them."""
+    """Takes tasks from the ledger and runs them: `threads` at a time.
+
+    A task is ours for `lease` seconds at a time; if this process dies, another worker takes it then, or sooner. Every
+    `poll` seconds the ledger is asked for tasks that other processes put in; those of this process begin at once.
+    """
 
     def __init__(self, work: Work, *, threads: int = 2, lease: float = 30, poll: float = 1) -> None:
+        if threads < 1 or lease <= 0 or poll <= 0:
+            raise ValueError(f"threads={threads}, lease={lease}, poll={poll}: all must be above zero.")
         self.work = work
+        self.threads, self.lease, self.poll = threads, lease, poll
+        self._prepare()
 
-    def start(self) -> None:
-        """Run tasks in threads of this process, until `stop`."""
-        raise NotImplementedError
+    def _prepare(self) -> None:
+        ledger = self.work.ledger
+        self._keeper = Keeper(self.work, lease=self.lease, poll=self.poll)
+        self._watch = Watch(ledger.clock, is_local=ledger.engines.is_local)
+        self._wake = threading.Event()
+        self._ending = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._workers: set[threading.Thread] = set()
+        self._pid = 0
+        self._kept_house = -float("inf")
+        self._lost: frozenset[Condition] | None = None
+        self._complaint = ""
+
+    def start(self) -> Runner:
+        """Run tasks in threads of this process, until `stop`. After a fork the child has to call it again."""
+        if self._pid == os.getpid():
+            return self
+        # The threads of a parent are not here, and its locks may never be freed.
+        self._prepare()
+        self._pid = os.getpid()
+        self._keeper.start()
+        self._thread = threading.Thread(target=self._loop, name="upload_helper runner", daemon=True)
+        self._thread.start()
+        atexit.register(_stop_at_exit, weakref.ref(self))
+        return self
 
     def stop(self, timeout: float = 10) -> None:
         """Stop the tasks that run, put them back at once, and wait for their threads so many seconds at most."""
-        raise NotImplementedError
+        if self._pid != os.getpid():
+            return
+        until = time.monotonic() + timeout
+        self._ending.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(timeout)
+        self._stop_all(until)
+        self._keeper.end()
+        self._pid = 0
+
+    def __enter__(self) -> Runner:
+        return self.start()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def wake(self) -> None:
+        """Look at the ledger at once: somebody in this process has changed it."""
+        if self._pid == os.getpid():
+            self._wake.set()
+            self._keeper.look()
 
     def run_until_idle(self) -> int:
         """Run, in this thread, every task that can run now; return how many runs that were."""
-        raise NotImplementedError
+        runs = 0
+        self._prepare()
+        self._keeper.start()
+        try:
+            while (claim := self._next()) is not None:
+                self._run(claim, self._begin(claim))
+                runs += 1
+        finally:
+            self._keeper.end()
+        return runs
 
     def run_forever(self) -> None:
         """Run tasks until SIGTERM or SIGINT; the main thread of the worker's process calls this."""
-        raise NotImplementedError
+        ended = threading.Event()
+        with _signals(ended), self:
+            ended.wait()
+
+    # --- taking tasks ---
+
+    def _loop(self) -> None:
+        while not self._ending.is_set():
+            self._wake.clear()
+            try:
+                self._fill()
+                self._complaint = ""
+            except LedgerError as error:
+                self._complain(error)
+            except Exception:  # noqa: BLE001
+                # Whatever it is: no other task may suffer from it.
+                log.exception("looking for tasks failed")
+            self._wake.wait(self.poll)
+
+    def _complain(self, error: LedgerError) -> None:
+        # A database that is gone for a night needs one line in the log, not one a second.
+        if str(error) != self._complaint:
+            self._complaint = str(error)
+            log.error("%s %s", error, error.remedy)
+
+    def _fill(self) -> None:
+        while len(self._workers) < self.threads and not self._ending.is_set():
+            claim = self._next()
+            if claim is None:
+                return
+            running = self._begin(claim)
+            thread = threading.Thread(
+                target=self._work_on, args=(claim, running), name=f"upload_helper {claim.uid}", daemon=True
+            )
+            self._workers.add(thread)
+            thread.start()
+
+    def _next(self) -> Claim | None:
+        """Take the next task, after a look at who lost theirs and which conditions hold."""
+        ledger = self.work.ledger
+        self._keep_house()
+        for lease in self._watch.over(ledger.leases()):
+            if ledger.take_back(lease):
+                log.warning("task %s: its worker vanished in attempt %d", lease.uid, lease.attempt)
+        return ledger.claim(self._look_at_conditions(), self.lease)
+
+    def _look_at_conditions(self) -> frozenset[Condition]:
+        ledger = self.work.ledger
+        lost = self.work.lost(_ALL) if ledger.wants() else frozenset()
+        if self._lost is None or self._lost - lost:
+            ledger.unblock(lost)
+        ledger.block(lost)
+        self._lost = lost
+        return lost
+
+    def _keep_house(self) -> None:
+        now = time.monotonic()
+        if now - self._kept_house > _HOUSEKEEPING:
+            self._kept_house = now
+            self.work.ledger.sweep(self.work.keep)
+            self.work.ledger.mend()
+
+    # --- running one ---
+
+    def _begin(self, claim: Claim) -> Running | None:
+        if claim.task is None:
+            return None
+        context = Context(claim.task, self.work, self.work.ledger.clock, claim.lease_end)
+        running = Running(claim, context, claim.lease_end - self.lease)
+        self._keeper.add(running)
+        return running
+
+    def _work_on(self, claim: Claim, running: Running | None) -> None:
+        try:
+            self._run(claim, running)
+        except Exception:  # noqa: BLE001
+            log.exception("task %s: its result could not be written", claim.uid)
+        finally:
+            self._workers.discard(threading.current_thread())
+            self._wake.set()
+
+    def _run(self, claim: Claim, running: Running | None) -> None:
+        outcome: Result | Stopped = Failure(claim.error)
+        try:
+            if running is not None:
+                outcome = execute(running.context, self.work.kinds)
+        except BaseException:  # Ctrl-C while it runs inline
+            outcome = Stopped(Reason.SHUTDOWN)
+            raise
+        finally:
+            self._settle(claim, outcome)
+            if running is not None:
+                self._keeper.remove(running)
+
+    def _settle(self, claim: Claim, outcome: Result | Stopped) -> None:
+        """Write what came of a run, however long the database can't be written to: it has been done, after all."""
+        pause = 0.05
+        while True:
+            try:
+                kept = settle(self.work.ledger, claim, outcome, self.work.backoff)
+            except LedgerError as error:
+                self._complain(error)
+                if self._ending.wait(pause):
+                    raise
+                pause = min(2 * pause, 5)
+                continue
+            if not kept:
+                log.warning("task %s: attempt %d came too late; it changed nothing", claim.uid, claim.attempt)
+            return
+
+    def _stop_all(self, until: float) -> None:
+        for one in self._keeper.running():
+            one.context.stop(Reason.SHUTDOWN)
+        for thread in list(self._workers):
+            thread.join(max(until - time.monotonic(), 0))
+        for one in self._keeper.running():
+            # It does not listen. Its task goes back anyway, and what it writes later is ignored.
+            with suppress(LedgerError):
+                settle(self.work.ledger, one.claim, Stopped(Reason.SHUTDOWN), self.work.backoff)
+
+
+def _stop_at_exit(reference: weakref.ref[Runner]) -> None:
+    runner = reference()
+    if runner is not None:
+        runner.stop(timeout=2)
+
+
+@contextmanager
+def _signals(ended: threading.Event) -> Iterator[None]:
+    def end(_number: int, _frame: Any) -> None:
+        ended.set()
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -2,27 +2,53 @@
 
 from __future__ import annotations
 
+import math
+import secrets
+import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .task import Condition, Existing, State, Task
+from ..errors import InvalidTaskError, shown
+from ..retry import Backoff
+from .aliases import Alias
+from .clock import Clock
+from .execute import Kind, run_array
+from .handlers.arrays import parse_handlers
+from .handlers.defaults import default_registry
+from .ledger import Ledger
+from .names import DATABASE
+from .runner import Runner
+from .task import (
+    MAX_TAG,
+    MAX_TITLE,
+    MIN_PERIOD,
+    Condition,
+    Existing,
+    State,
+    Task,
+    parse_conditions,
+)
 
 if TYPE_CHECKING:
-    from .aliases import Alias
     from .conditions import Conditions
-    from .handlers.registry import Registry
-    from .runner import Runner
 
+KEEP_SECONDS = 7 * 86400.0
+"""How long ended tasks stay in the ledger, unless said otherwise."""
+
+Tasks = list[Task]
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 class Work:
-    """Tasks in a ledger: a file, or a PostgreSQL database by URL."""
+    """Tasks in a ledger: a SQLite file by its path, or a PostgreSQL database by URL.
 
-    registry: Registry
-    database: str = ""
+    `conditions` says whether conditions hold on this machine; `modules` are those whose public functions ``python``
+    handlers may name, beside what is registered with the decorators below; `backoff` is how long failed tasks wait, and
+    `keep` for how many seconds ended ones are kept. Every method that touches the ledger raises LedgerError.
+    """
 
     def __init__(
         self,
@@ -30,9 +56,26 @@ class Work:
         *,
         conditions: Conditions | None = None,
         modules: Iterable[ModuleType] = (),
-        keep: float = 7 * 86400,
+        backoff: Backoff | None = None,
+        keep: float = KEEP_SECONDS,
+        clock: Clock | None = None,
     ) -> None:
-        raise NotImplementedError
+        self.ledger = Ledger(ledger, clock=clock)
+        self.registry = default_registry(modules)
+        """The types, functions and commands that handlers may name."""
+        self.kinds: dict[str, Kind] = {"handlers": run_array}
+        """What runs tasks, by their kind."""
+        self.backoff = backoff or Backoff()
+        self.keep = keep
+        self.database = ""
+        """Path of the SQLite database that ``sql`` handlers work on; see `connect_database`."""
+        self._conditions = conditions
+        self._runners: weakref.WeakSet[Runner] = weakref.WeakSet()
+
+    def __repr__(self) -> str:
+        return f"Work({self.ledger.engines.name!r})"
+
+    # --- tasks ---
 
     def start_work(
         self,
@@ -48,8 +91,16 @@ class Work:
         post_execute: Any = None,
         uid: str = "",
     ) -> str:
-        """Put a task into the ledger and return its uid."""
-        raise NotImplementedError
+        """Put a task into the ledger and return its uid; it is safe there once this returns.
+
+        `handlers` and `post_execute` are arrays of handlers, or the JSON of such. `conditions` is such as
+        ``CHARGING;CONNECTED``. `if_exists` says what becomes of tasks with the same tag that have not ended: APPEND
+        leaves them, KEEP returns the uid of the first in place of a new one, REPLACE cancels them. A `uid` of the
+        host's own makes the call harmless when it is repeated. Raises InvalidTaskError, InvalidHandlersError.
+        """
+        task = self._task(handlers, post_execute, conditions, variables, tag=tag, title=title, body=body)
+        task = _with(task, retry=bool(retry), uid=_own_uid(uid) if uid else task.uid)
+        return self._start(task, if_exists)
 
     def start_periodic_work(
         self,
@@ -65,62 +116,73 @@ class Work:
         variables: Mapping[str, Any] | None = None,
         post_execute: Any = None,
     ) -> str:
-        """Put a task into the ledger that runs every `period` minutes (at least 15), and return its uid."""
-        raise NotImplementedError
+        """Put a task into the ledger that runs now and every `period` minutes (at least 15); return its uid.
+
+        It runs until it is stopped, also when it fails; so there is no retry. Otherwise as `start_work`.
+        """
+        if retry:
+            raise InvalidTaskError("Periodic work is not retried: it runs again when its time has come.")
+        task = self._task(handlers, post_execute, conditions, variables, tag=tag, title=title, body=body)
+        return self._start(_with(task, period=_seconds(period)), if_exists)
 
     def stop_work(self, tag: str) -> int:
         """Cancel what carries the tag, waiting or running; return how many tasks that are."""
-        raise NotImplementedError
+        return self._woken(self.ledger.stop(tag=_text(tag, "tag", MAX_TAG)))
 
     def stop(self, uid: str) -> bool:
         """Cancel one task; return whether there was anything to cancel."""
-        raise NotImplementedError
+        return self._woken(self.ledger.stop(uid=uid)) > 0
 
-    def list(self, tag: str | None = None, state: State | str | None = None, limit: int = 1000) -> list[Task]:
+    def list(self, tag: str | None = None, state: State | str | None = None, limit: int = 1000) -> Tasks:
         """Return tasks, the newest first."""
-        raise NotImplementedError
+        if state is not None:
+            state = _choice(State, state, "state")
+        return self.ledger.find(tag, state, limit)
 
     def get(self, uid: str) -> Task:
         """Return one task; raises UnknownTaskError."""
-        raise NotImplementedError
+        return self.ledger.get(uid)
 
     def progress(self, uid: str) -> dict[str, Any]:
         """Return how far a task is: ``{jobUid, state, progress, stepName}``, progress from 0 to 1 or None."""
-        raise NotImplementedError
+        task = self.get(uid)
+        return {"jobUid": task.uid, "state": task.state.value, "progress": task.progress, "stepName": task.step_name}
 
     def wait(self, uid: str, timeout: float | None = None) -> Task:
         """Return the task once it has ended, or as it is after `timeout` seconds."""
-        raise NotImplementedError
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        pause = 0.005
+        while True:
+            task = self.get(uid)
+            left = until - time.monotonic()
+            if task.state.ended or left <= 0:
+                return task
+            time.sleep(min(pause, left))
+            pause = min(1.5 * pause, 0.25)
+
+    # --- what handlers use ---
 
     def add_alias(
         self,
         name: str,
         url: str,
         headers: Mapping[str, str] | None = None,
-        basic: tuple[str, str] | None = None,
+        basic: tuple[str, str] | Mapping[str, str] | None = None,
         auth: str = "",
     ) -> None:
-        """Keep an endpoint and what it takes to sign in under a name."""
-        raise NotImplementedError
+        """Keep an endpoint and what it takes to sign in under a name, for ``http`` handlers: ``GET #name/path``.
+
+        `basic` is user and password, `auth` a whole ``Authorization`` header. Raises InvalidHandlersError.
+        """
+        self.ledger.put_alias(name, Alias.of(name, url, headers, basic, auth).as_dict())
 
     def alias(self, name: str) -> Alias:
         """Return the endpoint called `name`; raises UnknownNameError."""
-        raise NotImplementedError
+        return Alias.from_dict(name, self.ledger.alias(name))
 
     def connect_database(self, path: str | Path) -> None:
         """Let ``sql`` handlers of tasks that are started from now on work on this SQLite database."""
-        raise NotImplementedError
-
-    def runner(self, *, threads: int = 2, lease: float = 30, poll: float = 1) -> Runner:
-        """Return a new runner for this ledger."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Stop the runners and close the connections."""
-
-    def lost(self, conditions: frozenset[Condition]) -> frozenset[Condition]:
-        """Return those of the conditions that don't hold on this machine."""
-        raise NotImplementedError
+        self.database = str(Path(path).absolute())
 
     def handler_type(self, name: str) -> Callable[[_F], _F]:
         """Register the decorated function for handlers of type `name`."""
@@ -133,3 +195,108 @@ class Work:
     def function(self, name: str | _F) -> Any:
         """Register the decorated function for ``python`` handlers, under `name` or its own: ``@work.function``."""
         return self.registry.function(name)
+
+    # --- running ---
+
+    def runner(self, *, threads: int = 2, lease: float = 30, poll: float = 1) -> Runner:
+        """Return a new runner for this ledger; see Runner."""
+        runner = Runner(self, threads=threads, lease=lease, poll=poll)
+        self._runners.add(runner)
+        return runner
+
+    def close(self) -> None:
+        """Stop the runners of this process and close the connections."""
+        for runner in list(self._runners):
+            runner.stop()
+        self.ledger.close()
+
+    def lost(self, conditions: frozenset[Condition]) -> frozenset[Condition]:
+        """Return those of the conditions that don't hold on this machine."""
+        if self._conditions is None:
+            # Only where tasks run that have some, so that others need no psutil.
+            from .conditions import Conditions  # noqa: PLC0415
+
+            self._conditions = Conditions()
+        return self._conditions.lost(conditions)
+
+    def _start(self, task: Task, if_exists: str | Existing) -> str:
+        existing = _choice(Existing, if_exists, "value of if_exists")
+        if existing is not Existing.APPEND and not task.tag:
+            raise InvalidTaskError(f"{existing} needs a tag: it is about the tasks that carry the same.")
+        uid = self.ledger.put(task, existing)
+        self._woken(1)
+        return uid
+
+    def _woken(self, count: int) -> int:
+        """Let the runners of this process look at once, if anything has changed."""
+        if count:
+            for runner in list(self._runners):
+                runner.wake()
+        return count
+
+    def _task(
+        self,
+        handlers: Any,
+        post_execute: Any,
+        conditions: str | Iterable[str],
+        variables: Mapping[str, Any] | None,
+        **texts: str,
+    ) -> Task:
+        array, after = parse_handlers(handlers), parse_handlers(post_execute)
+        if not array and not after:
+            raise InvalidTaskError("There is nothing to do: the array of handlers is empty.")
+        now = self.ledger.clock.wall()
+        return Task(
+            uid=secrets.token_hex(16),
+            handlers=array,
+            post_execute=after,
+            tag=_text(texts["tag"], "tag", MAX_TAG),
+            title=_text(texts["title"], "title", MAX_TITLE),
+            body=_text(texts["body"], "body", MAX_TITLE),
+            conditions=parse_conditions(conditions),
+            variables=self._variables(variables),
+            created=now,
+            next_run=now,
+        )
+
+    def _variables(self, given: Mapping[str, Any] | None) -> dict[str, Any]:
+        if given is not None and not (isinstance(given, Mapping) and all(isinstance(name, str) for name in given)):
+            raise InvalidTaskError(f"{shown(given)} are no variables; give a dictionary of names and values.")
+        # The task must find the database also after this process has ended.
+        return {**({DATABASE: self.database} if self.database else {}), **(given or {})}
+
+
+def _with(task: Task, **values: Any) -> Task:
+    return Task(**{**vars(task), **values})
+
+
+def _text(value: object, what: str, longest: int) -> str:
+    if not isinstance(value, str) or "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise InvalidTaskError(f"{shown(value)} is no {what}; text is expected.")
+    if len(value) > longest:
+        raise InvalidTaskError(f"The {what} {shown(value)} has {len(value)} characters; {longest} are allowed.")
+    return value
+
+
+def _own_uid(uid: str) -> str:
+    if not isinstance(uid, str) or not (uid.isascii() and uid.replace("-", "").isalnum() and len(uid) <= 64):
+        raise InvalidTaskError(f"{shown(uid)} is no uid: up to 64 letters, digits and '-' are.")
+    return uid
+
+
+def _seconds(period: object) -> float:
+    if isinstance(period, bool) or not isinstance(period, (int, float)) or not 0 < period < math.inf:
+        raise InvalidTaskError(f"{shown(period)} is no period; a number of minutes is expected.")
+    if period * 60 < MIN_PERIOD:
+        raise InvalidTaskError(f"A period of {period} minutes is too short; {MIN_PERIOD // 60} are the least.")
+    return period * 60.0
+
+
+_E = TypeVar("_E", State, Existing)
+
+
+def _choice(kind: type[_E], value: object, what: str) -> _E:
+    try:
+        return kind(str(value).upper())
+    except ValueError:
+        raise InvalidTaskError(f"{shown(value)} is no {what}; there are {', '.join(kind)}.") from None

@@ -1,0 +1,264 @@
+"""The worker's side of the ledger: take a task, keep it, give it back.
+
+Every write carries the attempt's number, which each claim counts up, and changes nothing once that is not the task's
+number any more, or the task does not run: a worker that was paused past its lease finds that it came too late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    CursorResult,
+    Select,
+    bindparam,
+    case,
+    literal,
+    select,
+    union_all,
+    update,
+)
+
+from ..errors import WorkError
+from ..retry import Backoff
+from .clock import process_name
+from .leases import Lease
+from .queue import Queue
+from .rows import read_row
+from .tables import ROW_VERSION, tasks
+from .task import Condition, State, Task, mask_of
+
+MAX_TEXT = 1 << 16
+"""Longest result or error in characters that a task's record keeps; the rest is cut off."""
+
+_PATIENCE = 5
+"""How often in a row a worker may vanish in a task before the next one waits: the task may be what kills them."""
+
+_ALL = range(1 << len(Condition))
+
+c = tasks.c
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A task that was taken, or what was wrong with it."""
+
+    uid: str
+    attempt: int
+    lease_end: float
+    """When the lease ends, by the monotonic clock of this boot."""
+    task: Task | None
+    error: str = ""
+    """Why the record can't be run, where `task` is None."""
+
+
+@dataclass(frozen=True)
+class PutBack:
+    """How a task returns to the queue."""
+
+    state: State = State.ENQUEUED
+    delay: float = 0
+    """Seconds from now on; without any, the task keeps its place."""
+    failed: bool | None = None
+    """Whether the attempt failed; None if it came to no end, and does not count."""
+    result: str = ""
+    error: str = ""
+
+
+class Claims(Queue):
+    """What workers do with the tables. Every method is one transaction, and raises LedgerError."""
+
+    def claim(self, lost: frozenset[Condition], lease: float) -> Claim | None:
+        """Take the task that is due for the longest time, of those that need no condition that is lost."""
+        masks = tuple(mask for mask in _ALL if not mask & mask_of(lost))
+        while True:
+            with self.engines.read() as connection:
+                rows = connection.execute(_candidates(masks), {"now": self.clock.wall(), "version": ROW_VERSION})
+                found = min(rows, key=lambda row: (row.next_run, row.id), default=None)
+            if found is None:
+                return None
+            claim = self._take(found.uid, found.attempt, lease)
+            if claim is not None:
+                return claim
+
+    def _take(self, uid: str, attempt: int, lease: float) -> Claim | None:
+        end = self.clock.monotonic() + lease
+        values = {
+            "uid_": uid,
+            "attempt_": attempt,
+            "now": self.clock.wall(),
+            "owner_": process_name(),
+            "boot_": self.clock.boot,
+            "end_": end,
+            "lease_": lease,
+        }
+        with self.engines.write() as connection:
+            row = connection.execute(_TAKE, values).mappings().first()
+        if row is None:
+            return None
+        try:
+            return Claim(uid, attempt + 1, end, read_row(row))
+        except WorkError as error:
+            return Claim(uid, attempt + 1, end, None, str(error))
+
+    def renew(
+        self, uid: str, attempt: int, lease: float, progress: float | None = None, step_name: str = ""
+    ) -> tuple[float, bool] | None:
+        """Keep a task; return until when (monotonic clock) and whether it shall stop, or None if it was lost."""
+        end = self.clock.monotonic() + lease
+        values = {"lease_end": end, "lease": lease, "progress": progress, "step_name": clean(step_name, 1000)}
+        with self.engines.write() as connection:
+            row = connection.execute(_held(uid, attempt).values(values).returning(c.cancel)).first()
+        return None if row is None else (end, bool(row.cancel))
+
+    def held(self, attempts: Iterable[tuple[str, int]]) -> dict[str, bool]:
+        """Return which of the tasks, given by uid and attempt, are still held, and whether they shall stop."""
+        wanted = dict(attempts)
+        query = select(c.uid, c.attempt, c.cancel).where(c.uid.in_(wanted), c.state == State.RUNNING)
+        with self.engines.read() as connection:
+            rows = connection.execute(query).all()
+        return {row.uid: bool(row.cancel) for row in rows if row.attempt == wanted[row.uid]}
+
+    def finish(self, uid: str, attempt: int, state: State, *, result: str = "", error: str = "") -> bool:
+        """End a task; return False, and change nothing, if it was lost."""
+        ended = _end(state, self.clock.wall())
+        values = {**ended, "result": clean(result), "error": clean(error)}
+        if state is State.SUCCEEDED:
+            values |= {"progress": 1.0, "failures": 0, "losses": 0}
+        elif state is State.FAILED:
+            values |= {"failures": c.failures + 1, "losses": 0}
+        with self.engines.write() as connection:
+            return connection.execute(_held(uid, attempt).values(values)).rowcount == 1
+
+    def put_back(self, uid: str, attempt: int, conditions: Iterable[Condition], how: PutBack) -> bool:
+        """Let a task wait again, or end it if it was cancelled; return False, and change nothing, if it was lost."""
+        now = self.clock.wall()
+        # One that keeps its place was due already, unless the clock was turned back meanwhile.
+        due: Any = now + how.delay if how.delay else case((c.next_run > now, now), else_=c.next_run)
+        values = {**_wait(how.state, mask_of(conditions), now), "next_run": due, "progress": None, "step_name": ""}
+        if how.failed is not None:
+            failures = c.failures + 1 if how.failed else 0
+            values |= {"failures": failures, "losses": 0, "result": clean(how.result), "error": clean(how.error)}
+        with self.engines.write() as connection:
+            return self._give_up(connection, _held(uid, attempt), values, how.error)
+
+    def _give_up(self, connection: Connection, held: Any, values: dict[str, Any], error: str) -> bool:
+        back = connection.execute(held.where(c.cancel.is_(False)).values(values))
+        if back.rowcount:
+            return True
+        cancelled = {**_end(State.CANCELLED, self.clock.wall()), "error": clean(error)}
+        done: CursorResult[Any] = connection.execute(held.where(c.cancel.is_(True)).values(cancelled))
+        return done.rowcount == 1
+
+    def leases(self) -> list[Lease]:
+        """Return what is known of all tasks that run, of whichever worker."""
+        with self.engines.read() as connection:
+            return [Lease(*row) for row in connection.execute(_LEASES)]
+
+    def take_back(self, lease: Lease) -> bool:
+        """Let a task wait again whose worker is gone, unless that one has renewed its lease meanwhile."""
+        now = self.clock.wall()
+        row = c.uid == lease.uid
+        with self.engines.write() as connection:
+            found = connection.execute(select(c.conditions, c.losses).where(row)).first()
+            if found is None:
+                return False
+            losses = found.losses + 1
+            delay = Backoff(first=5).delay(losses - _PATIENCE) if losses > _PATIENCE else 0
+            due: Any = now + delay if delay else case((c.next_run > now, now), else_=c.next_run)
+            values = {**_wait(State.ENQUEUED, _known_mask(found.conditions), now), "next_run": due, "losses": losses}
+            held = _held(lease.uid, lease.attempt).where(c.lease_end == lease.lease_end)
+            return self._give_up(connection, held, values, "Its worker vanished, and it was cancelled.")
+
+    def wants(self) -> bool:
+        """Return whether any task waits for conditions."""
+        with self.engines.read() as connection:
+            return connection.execute(_CONDITIONAL).first() is not None
+
+    def block(self, lost: frozenset[Condition]) -> int:
+        """Show tasks as BLOCKED that wait for a lost condition; claims look at the conditions themselves."""
+        masks = [mask for mask in _ALL if mask & mask_of(lost)]
+        return self._show(State.ENQUEUED, State.BLOCKED, masks) if masks else 0
+
+    def unblock(self, lost: frozenset[Condition]) -> int:
+        """Show tasks as ENQUEUED whose conditions hold again."""
+        return self._show(State.BLOCKED, State.ENQUEUED, [mask for mask in _ALL if not mask & mask_of(lost)])
+
+    def _show(self, before: State, after: State, masks: list[int]) -> int:
+        those = (c.state == before, c.waiting.in_(masks), c.version <= ROW_VERSION)
+        with self.engines.read() as connection:
+            if connection.execute(select(c.id).where(*those).limit(1)).first() is None:
+                return 0
+        with self.engines.write() as connection:
+            return connection.execute(update(tasks).where(*those).values(state=after)).rowcount
+
+
+def clean(text: str, longest: int = MAX_TEXT) -> str:
+    """Return text as both databases take it: no NUL, no half characters, and not longer than that."""
+    cut = text if len(text) <= longest else text[: longest - 1] + "…"
+    return cut.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
+
+
+@lru_cache(maxsize=32)
+def _candidates(masks: tuple[int, ...]) -> Select[Any]:
+    """Return the query for the first in each queue; every combination of conditions is one, so none is searched."""
+    heads = [
+        select(
+            select(c.id, c.uid, c.attempt, c.next_run)
+            .where(c.waiting == literal(mask, literal_execute=True))
+            .where(c.next_run <= bindparam("now"), c.version <= bindparam("version"))
+            .order_by(c.next_run, c.id)
+            .limit(1)
+            .subquery()
+        )
+        for mask in masks
+    ]
+    return union_all(*heads)  # type: ignore[return-value]
+
+
+_TAKE = (
+    update(tasks)
+    .where(c.uid == bindparam("uid_"), c.attempt == bindparam("attempt_"), c.waiting.is_not(None))
+    .values(
+        state=State.RUNNING,
+        waiting=None,
+        since=None,
+        attempt=c.attempt + 1,
+        started=bindparam("now"),
+        ended=None,
+        owner=bindparam("owner_"),
+        boot=bindparam("boot_"),
+        lease_end=bindparam("end_"),
+        lease=bindparam("lease_"),
+        progress=None,
+        step_name="",
+    )
+    .returning(tasks)
+)
+_LEASES = select(c.uid, c.attempt, c.owner, c.boot, c.lease_end, c.lease).where(
+    c.state == State.RUNNING, c.version <= ROW_VERSION
+)
+_CONDITIONAL = select(c.id).where(c.waiting > 0).limit(1)
+_NOBODY: dict[str, Any] = {"owner": "", "boot": "", "lease_end": None, "lease": None}
+
+
+def _held(uid: str, attempt: int) -> Any:
+    ours: tuple[ColumnElement[bool], ...] = (c.uid == uid, c.attempt == attempt, c.state == State.RUNNING)
+    return update(tasks).where(*ours)
+
+
+def _end(state: State, now: float) -> dict[str, Any]:
+    return {**_NOBODY, "state": state, "waiting": None, "since": None, "ended": now, "step_name": ""}
+
+
+def _wait(state: State, mask: int, now: float) -> dict[str, Any]:
+    return {**_NOBODY, "state": state, "waiting": mask, "since": now}
+
+
+def _known_mask(conditions: str) -> int:
+    return mask_of(Condition(name) for name in conditions.split(";") if name in Condition.__members__)

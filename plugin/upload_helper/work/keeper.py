@@ -1,0 +1,139 @@
+"""Looks after the tasks that run: keeps their leases, tells the ledger their progress, and stops them in time."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from ..errors import LedgerError
+from .context import Context, Reason
+from .execute import log
+
+if TYPE_CHECKING:
+    from .ledger import Claim
+    from .work import Work
+
+_REPORT = 1.0
+"""Seconds between two writes of a task's progress."""
+
+
+class Running:
+    """A task that runs here."""
+
+    def __init__(self, claim: Claim, context: Context, now: float) -> None:
+        self.claim = claim
+        self.context = context
+        self.written = now
+        """When the ledger was last told of it (monotonic clock)."""
+
+
+class Keeper:
+    """One thread for all tasks of a runner; it sleeps while there are none."""
+
+    def __init__(self, work: Work, *, lease: float, poll: float) -> None:
+        self._work = work
+        self._ledger = work.ledger
+        self._lease = lease
+        self._pause = min(poll, lease / 4)
+        self._changed = threading.Condition()
+        self._running: dict[str, Running] = {}
+        self._hurry = False
+        self._ending = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._ending = False
+        self._thread = threading.Thread(target=self._loop, name="upload_helper keeper", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Let the thread end, and wait for it."""
+        with self._changed:
+            self._ending = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+
+    def add(self, running: Running) -> None:
+        """Look after one more task."""
+        with self._changed:
+            self._running[running.claim.uid] = running
+            self._changed.notify_all()
+
+    def remove(self, running: Running) -> None:
+        """Look after a task no more."""
+        with self._changed:
+            if self._running.get(running.claim.uid) is running:
+                del self._running[running.claim.uid]
+            self._changed.notify_all()
+
+    def running(self) -> list[Running]:
+        """Return what runs now."""
+        with self._changed:
+            return list(self._running.values())
+
+    def look(self) -> None:
+        """Look at once whether a task was cancelled."""
+        with self._changed:
+            self._hurry = True
+            self._changed.notify_all()
+
+    def _loop(self) -> None:
+        while True:
+            with self._changed:
+                if self._running and not self._hurry:
+                    self._changed.wait_for(lambda: self._ending or self._hurry, timeout=self._pause)
+                else:
+                    self._changed.wait_for(lambda: self._ending or self._running)
+                if self._ending:
+                    return
+                self._hurry = False
+            try:
+                self.tick()
+            except LedgerError as error:
+                # Leases that can't be renewed run out; `Context.check` sees to that.
+                log.warning("%s", error)
+            except Exception:  # noqa: BLE001
+                # Whatever it is: without this thread, every lease would be lost.
+                log.exception("looking after the running tasks failed")
+
+    def tick(self) -> None:
+        """Look once after everything that runs."""
+        running = self.running()
+        rest = [one for one in running if not self._renew(one)]
+        if rest:
+            held = self._ledger.held((one.claim.uid, one.claim.attempt) for one in rest)
+            for one in rest:
+                self._judge(one, held.get(one.claim.uid))
+        self._check_conditions(running)
+
+    def _renew(self, one: Running) -> bool:
+        """Write to the ledger if it is time to; return whether it was."""
+        now = self._ledger.clock.monotonic()
+        silent = now - one.written
+        if silent < self._lease / 3 and (one.context.is_reported or silent < _REPORT):
+            return False
+        context, claim = one.context, one.claim
+        context.is_reported = True
+        kept = self._ledger.renew(claim.uid, claim.attempt, self._lease, context.progress, context.step_name)
+        if kept is not None:
+            context.lease_end = kept[0]
+            one.written = now
+        self._judge(one, None if kept is None else kept[1])
+        return True
+
+    def _judge(self, one: Running, cancel: bool | None) -> None:
+        if cancel is None:
+            one.context.stop(Reason.LEASE)
+        elif cancel:
+            one.context.stop(Reason.CANCELLED)
+
+    def _check_conditions(self, running: list[Running]) -> None:
+        wanted = frozenset().union(*(one.context.task.conditions for one in running))
+        if not wanted:
+            return
+        lost = self._work.lost(wanted)
+        for one in running:
+            if lost & one.context.task.conditions:
+                one.context.stop(Reason.CONDITION)

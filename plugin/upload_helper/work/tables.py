@@ -1,0 +1,127 @@
+"""The tables of the ledger, and how older ones become these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Connection,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    insert,
+    inspect,
+    select,
+    text,
+    update,
+)
+
+from ..errors import LedgerVersionError
+
+ROW_VERSION = 1
+"""Rows with a higher one were written by a newer version; they are left alone."""
+
+metadata = MetaData()
+
+schema = Table("upload_helper_schema", metadata, Column("version", Integer, nullable=False))
+
+tasks = Table(
+    "upload_helper_tasks",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("uid", String(64), nullable=False, unique=True),
+    Column("version", Integer, nullable=False),
+    Column("tag", String(200), nullable=False, index=True),
+    Column("kind", String(50), nullable=False),
+    Column("title", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("handlers", Text, nullable=False),
+    Column("variables", Text, nullable=False),
+    Column("post_execute", Text, nullable=False),
+    Column("conditions", Text, nullable=False),
+    Column("retry", Boolean, nullable=False),
+    Column("period", Double),
+    Column("state", String(20), nullable=False),
+    # The conditions as bits while the task waits, otherwise NULL.
+    Column("waiting", Integer),
+    # Waits from `since` to `next_run`, wall time; a clock before `since` was turned back.
+    Column("next_run", Double, nullable=False),
+    Column("since", Double),
+    Column("attempt", Integer, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("losses", Integer, nullable=False),
+    Column("cancel", Boolean, nullable=False),
+    # Who has it: the process; the boot whose monotonic clock says when the lease ends; how long it was given for.
+    Column("owner", Text, nullable=False),
+    Column("boot", Text, nullable=False),
+    Column("lease_end", Double),
+    Column("lease", Double),
+    Column("progress", Double),
+    Column("step_name", Text, nullable=False),
+    Column("result", Text, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("created", Double, nullable=False),
+    Column("started", Double),
+    Column("ended", Double),
+    # What is looked for: the next that can run; those in a state; those that wait for a clock that was turned back.
+    Index("upload_helper_tasks_waiting", "waiting", "next_run", "id"),
+    Index("upload_helper_tasks_state", "state", "waiting", "ended"),
+    Index("upload_helper_tasks_since", "since"),
+    # Numbers are never used again, so that the order of two tasks is that in which they came.
+    sqlite_autoincrement=True,
+)
+
+aliases = Table(
+    "upload_helper_aliases",
+    metadata,
+    Column("name", String(200), primary_key=True),
+    Column("data", Text, nullable=False),
+)
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = ()
+"""The first makes version 2 of version 1, and so on."""
+
+
+def migrate(connection: Connection, migrations: tuple[Callable[[Connection], None], ...] = MIGRATIONS) -> None:
+    """Create the tables, or bring those of an older version up to date, within the transaction of `connection`.
+
+    Raises LedgerVersionError for tables of a newer version, and changes nothing then.
+    """
+    if connection.dialect.name == "postgresql":
+        # Two processes that start at once would both create the tables. The number is any that nobody else uses.
+        connection.execute(text("select pg_advisory_xact_lock(5551201)"))
+    newest = len(migrations) + 1
+    found = _version(connection)
+    if found is None:
+        metadata.create_all(connection)
+        connection.execute(insert(schema).values(version=newest))
+        return
+    if found > newest:
+        raise LedgerVersionError(f"The ledger has version {found}; this package knows those up to {newest}.")
+    for step in migrations[found - 1 :]:
+        step(connection)
+    if found < newest:
+        connection.execute(update(schema).values(version=newest))
+
+
+def is_current(connection: Connection) -> bool:
+    """Return whether there is nothing to migrate, without a lock; raises LedgerVersionError as `migrate` does."""
+    found = _version(connection)
+    if found is not None and found > len(MIGRATIONS) + 1:
+        raise LedgerVersionError(
+            f"The ledger has version {found}; this package knows those up to {len(MIGRATIONS) + 1}."
+        )
+    return found == len(MIGRATIONS) + 1
+
+
+def _version(connection: Connection) -> int | None:
+    if not inspect(connection).has_table(schema.name):
+        return None
+    version: int | None = connection.execute(select(schema.c.version)).scalar()
+    return version
