@@ -65,9 +65,9 @@ class FakeContext:
         whole = [handler(*h) if isinstance(h, tuple) else h for h in handlers]
         return run_handlers(whole, self, self.work.registry, post_execute)
 
-    def step(self, type: str, method: str, **members) -> Step:
-        return Step(handler(type, method, **members), self, self.variables)
+    def step(self, kind: str, method: str, **members) -> Step:
+        return Step(handler(kind, method, **members), self, self.variables)
 
 
-def handler(type: str, method: str, action: str = "run", **members) -> dict[str, Any]:
-    return {"action": action, "type": type, "method": method, **members}
+def handler(kind: str, method: str, action: str = "run", **members) -> dict[str, Any]:
+    return {"action": action, "type": kind, "method": method, **members}

@@ -209,7 +209,7 @@ def test_a_cancelled_run_ends_between_handlers_and_within_functions(context, tra
         context.reason = Reason.CANCELLED
         try:
             hashMap.get("a")
-        except Exception:
+        except Exception:  # noqa: BLE001
             trace.append("swallowed")
         trace.append("went on")
 

@@ -67,6 +67,13 @@ class Answer:
             return self.body.decode("utf-8", "replace")
 
 
+class _Session(requests.Session):
+    """Leaves redirects alone: looked at there, they would be read to their end, whatever they are."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002
+        return None
+
+
 def run_http(step: Step) -> str:
     """Send the request and return the body of the answer; the members ``headers``, ``basic``, ``auth`` sign it.
 
@@ -133,7 +140,7 @@ def _interruptible(step: Step, ask: Callable[[threading.Event], Answer]) -> Answ
 def _send(request: Request, step: Step, stopped: threading.Event) -> Answer:
     deadline = time.monotonic() + MOST_SECONDS
     try:
-        with requests.Session() as session:
+        with _Session() as session:
             for _ in range(MOST_REDIRECTS + 1):
                 with _ask(session, request) as response:
                     if not response.is_redirect:
@@ -184,10 +191,9 @@ def _is_count(response: requests.Response) -> bool:
 
 def _redirected(request: Request, response: requests.Response) -> Request:
     """Return what is to be sent next (RFC 9110, section 15.4); another origin gets no credentials."""
-    address = urljoin(request.url, response.headers.get("Location", ""))
     try:
-        url, _ = split_credentials(address)
-    except HandlerError:
+        url, _ = split_credentials(urljoin(request.url, response.headers["Location"]))
+    except (HandlerError, ValueError):
         raise HttpHandlerError("the server redirects to something that is no address on the web") from None
     status = response.status_code
     becomes_get = status == 303 or (status in (301, 302) and request.method == "POST")
