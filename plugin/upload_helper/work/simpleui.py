@@ -195,7 +195,7 @@ def _start_periodic_work(name: str, value: Any, hash_map: HashMap, work: Work) -
         raise InvalidHandlersError(f"{shown(asked['period'])} is no period in minutes.") from None
     work.start_periodic_work(
         asked.get("work"),
-        max(SHORTEST_PERIOD, period),
+        max(period, SHORTEST_PERIOD),
         str(asked.get("tag") or ""),
         conditions=asked.get("conditions") or "",
         variables=_handed_on(hash_map),
@@ -213,7 +213,7 @@ def _add_alias(name: str, value: Any, _hash_map: HashMap, work: Work) -> None:
         asked.get("alias", ""),
         str(asked.get("url") or ""),
         headers=asked.get("headers"),
-        basic=basic if basic and any(basic.values()) else None,
+        basic=None if basic == {"user": "", "password": ""} else basic,
         auth=str(asked.get("auth") or ""),
     )
 
