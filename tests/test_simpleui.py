@@ -25,9 +25,9 @@ def run_request_task_native(hashMap,_files=None,_data=None):
     hashMap.put("BreakHandlersIfError","")
 
     workercode=[{"action":"run","type":"http","method":"GET #long1c/get_goods"},
-			    {"action":"run","type":"set","method":"SQLParameter=@ResultMessage"},
-			    {"action":"run","type":"sql","method":"insert into goods(art,barcode,nom) values(?,?,?)"},
-			    {"action":"run","type":"set","method":"speak=Данные загружены"}]
+                {"action":"run","type":"set","method":"SQLParameter=@ResultMessage"},
+                {"action":"run","type":"sql","method":"insert into goods(art,barcode,nom) values(?,?,?)"},
+                {"action":"run","type":"set","method":"speak=Данные загружены"}]
 
     hashMap.put("StartWork",json.dumps({"work": workercode, "tag": "my_single_task", "retry": True, "conditions":"BATTERY_NOT_LOW;CHARGING;CONNECTED"}, ensure_ascii=False))
 
@@ -401,7 +401,7 @@ def test_commands_of_the_host_and_of_the_screen(work, caplog):
 def test_callback_of_the_documentation(work):
     """It takes the length of ResultError, which must be there."""
     said = []
-    work.command("speak")(lambda value: said.append(value))
+    work.command("speak")(said.append)
 
     @work.function
     def request_upload_callback(hashMap, _files=None, _data=None):
