@@ -11,9 +11,12 @@ from upload_helper import errors
 
 ERRORS = {
     "BodyCutError", "BodyStalledError", "ChecksumMismatchError", "ChunkConflictError", "Error", "FinishedError",
-    "ForbiddenError", "IncompleteError", "InvalidRequestError", "LengthMismatchError", "LengthRequiredError",
-    "MethodNotAllowedError", "NotFoundError", "OffsetMismatchError", "StorageError", "StorageFullError",
-    "SupersededError", "TooLargeError", "TooManyUploadsError", "UnsupportedTypeError", "UnsupportedVersionError",
+    "ForbiddenError", "HandlerError", "HttpHandlerError", "IncompleteError", "InvalidHandlersError",
+    "InvalidRequestError", "InvalidTaskError", "LedgerBusyError", "LedgerError", "LedgerVersionError",
+    "LengthMismatchError", "LengthRequiredError", "MethodNotAllowedError", "NotAvailableError", "NotFoundError",
+    "OffsetMismatchError", "SqlHandlerError", "StorageError", "StorageFullError", "SupersededError", "TooLargeError",
+    "TooManyUploadsError", "UnknownNameError", "UnknownTaskError", "UnsupportedTypeError", "UnsupportedVersionError",
+    "WorkError",
 }  # fmt: skip
 EXPORTED = ERRORS | {
     "Access", "Actions", "ChunkRequest", "ChunkResponse", "StatusRequest", "StatusResponse", "Upload", "UploadHelper",
