@@ -220,7 +220,7 @@ class StorageFullError(Error):
 class HandlerError(Error):
     """A handler of a task failed; the text stands in the task's record."""
 
-    code = "handler_failed"
+    code = "handler_error"
     status = 500
     remedy = "Look at what the handler does; the log of the worker says more."
 
@@ -249,7 +249,7 @@ class UnknownNameError(HandlerError):
 class HttpHandlerError(HandlerError):
     """A server could not be reached, or answered with a status of 400 and above."""
 
-    code = "http_failed"
+    code = "http_handler_error"
     status = 502
     remedy = "Look whether the server can be reached and what it says of the request."
 
@@ -257,7 +257,7 @@ class HttpHandlerError(HandlerError):
 class SqlHandlerError(HandlerError):
     """A statement failed; its transaction was rolled back."""
 
-    code = "sql_failed"
+    code = "sql_handler_error"
     remedy = "Correct the statement or its parameters, or look at the database."
 
 

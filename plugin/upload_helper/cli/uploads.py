@@ -1,4 +1,4 @@
-"""The commands ``flask uploads …``, for the operator of an application, and ``upload-helper …``."""
+"""The commands ``flask uploads …``, for the operator of an application."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import time
 import click
 from flask.cli import AppGroup
 
-from .errors import Error, NotFoundError
-from .protocols.chunked import StatusRequest, StatusResponse
-from .service import UploadService
-from .state import current_state
-from .upload import UNKNOWN_SIZE
-from .version import __version__
+from ..errors import Error, NotFoundError
+from ..protocols.chunked import StatusRequest, StatusResponse
+from ..service import UploadService
+from ..state import current_state
+from ..upload import UNKNOWN_SIZE
+from .text import printable
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -33,8 +33,8 @@ def list_() -> None:
             continue
         columns = (
             f"{upload.uploadUid}  {status.state:8}  {_share(status):>3} %  {_size(status.totalSize):>10}",
-            _printable(upload.owner) or "-",
-            _printable(upload.fileName),
+            printable(upload.owner) or "-",
+            printable(upload.fileName),
         )
         click.echo("  ".join(columns))
 
@@ -51,7 +51,7 @@ def show(uid: str) -> None:
         raise click.ClickException(str(error)) from None
     for name, value in _rows(status).items():
         click.echo(f"{name:10} {value}")
-    click.echo(f"{'owner':10} {_printable(upload.owner) or '-'}\n{'path':10} {upload.path or '-'}")
+    click.echo(f"{'owner':10} {printable(upload.owner) or '-'}\n{'path':10} {upload.path or '-'}")
 
 
 @uploads.command()
@@ -77,26 +77,6 @@ def sweep() -> None:
     click.echo(f"{count} upload{'' if count == 1 else 's'} deleted")
 
 
-@click.group()
-@click.version_option(__version__, package_name="flask-upload-helper")
-def main() -> None:
-    """Big files into Flask applications."""
-
-
-@main.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8000, show_default=True, help="Port to listen on; 0 lets the system choose.")
-@click.option("--workers", type=click.IntRange(min=1), default=4, show_default=True, help="Processes.")
-@click.option("--threads", type=click.IntRange(min=1), default=4, show_default=True, help="Threads of each process.")
-@click.option("--folder", type=click.Path(file_okay=False), help="Where files go.  [default: a temporary folder]")
-def demo(host: str, port: int, workers: int, threads: int, folder: str | None) -> None:
-    """Serve a page on which a person uploads files, under gunicorn."""
-    # Only this command needs the module below, and what it imports is an extra.
-    from importlib import import_module  # noqa: PLC0415
-
-    import_module("upload_helper.demo").serve(host, port, workers, threads, folder)
-
-
 def _service() -> UploadService:
     try:
         return current_state().service
@@ -104,16 +84,11 @@ def _service() -> UploadService:
         raise click.ClickException(str(error)) from None
 
 
-def _printable(text: str) -> str:
-    """Return a text without what would play with the terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
-
-
 def _rows(status: StatusResponse) -> dict[str, object]:
     expires = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.expires)) if status.expires else "never"
     return {
         "uid": status.uploadUid,
-        "name": _printable(status.fileName),
+        "name": printable(status.fileName),
         "state": status.state,
         "size": "unknown" if status.totalSize == UNKNOWN_SIZE else f"{status.totalSize} bytes",
         "received": f"{status.receivedBytes} bytes",

@@ -1,0 +1,102 @@
+"""Tasks as a table in the terminal, once or live."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Event
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ..errors import LedgerError
+from .text import printable
+
+if TYPE_CHECKING:
+    from ..work import Task
+
+_COLORS = {"RUNNING": "cyan", "SUCCEEDED": "green", "FAILED": "red", "BLOCKED": "yellow", "CANCELLED": "bright_black"}
+_BAR = 10
+_REFRESH = 2
+"""Times a second."""
+
+
+def print_table(tasks: Sequence[Task], console: Console | None = None) -> None:
+    """Print the tasks; where the output is no terminal, as wide as they are."""
+    console = console or Console()
+    if not console.is_terminal:
+        console.width = 500
+    console.print(table_of(tasks))
+
+
+@contextmanager
+def watched(tasks: Callable[[], Sequence[Task]], console: Console | None = None) -> Iterator[Event]:
+    """Show the tasks as they are, until the block ends or Ctrl-C is pressed; gives what one may wait for."""
+    view = _View(tasks)
+    with Live(get_renderable=view.draw, refresh_per_second=_REFRESH, console=console or Console()):
+        try:
+            yield Event()
+        except KeyboardInterrupt:
+            return
+
+
+class _View:
+    """What is shown; a ledger that can't be read for a while leaves the last table there."""
+
+    def __init__(self, tasks: Callable[[], Sequence[Task]]) -> None:
+        self._tasks = tasks
+        self._last: Sequence[Task] = ()
+
+    def draw(self) -> Group:
+        note = Text("")
+        try:
+            self._last = self._tasks()
+        except LedgerError as error:
+            note = Text(printable(str(error)), style="red")
+        return Group(table_of(self._last), note)
+
+
+def table_of(tasks: Sequence[Task], now: float | None = None) -> Table:
+    """Return the table; texts of others are shown as they are, never as markup."""
+    now = time.time() if now is None else now
+    table = Table(box=None, pad_edge=False)
+    for name in ("uid", "tag", "title", "state", "progress", "attempt", "next"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("note", overflow="fold")
+    for task in tasks:
+        state = Text(task.state.value, style=_COLORS.get(task.state.value, ""))
+        cells = (task.uid[:8], task.tag, task.title)
+        note = task.step_name if task.state.value == "RUNNING" else task.error
+        table.add_row(
+            *(Text(printable(cell)) for cell in cells),
+            state,
+            Text(_bar(task.progress)),
+            Text(str(task.attempt)),
+            Text(_next(task, now)),
+            Text(printable(note)),
+        )
+    return table
+
+
+def _bar(progress: float | None) -> str:
+    if progress is None:
+        return ""
+    full = round(_BAR * progress)
+    return f"{'█' * full}{'░' * (_BAR - full)} {100 * progress:.0f} %"
+
+
+def _next(task: Task, now: float) -> str:
+    """Return in how long a waiting task runs, or what it waits for."""
+    if task.state.value == "BLOCKED":
+        return ";".join(sorted(task.conditions))
+    if task.state.value != "ENQUEUED":
+        return ""
+    seconds = max(0, round(task.next_run - now))
+    if not seconds:
+        return "now"
+    hours, rest = divmod(seconds, 3600)
+    return f"in {hours}:{rest // 60:02}:{rest % 60:02}"

@@ -1,0 +1,31 @@
+"""``upload-helper work install``."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..work.aliases import scrubbed
+from ..work.install import Worker, unit_of
+from ..work.places import is_url
+
+if TYPE_CHECKING:
+    from .work import Chosen
+
+
+def install_worker(chosen: Chosen, *, threads: int, name: str, starts: bool, prints: bool) -> None:
+    """Write the unit and print it, with what is left to do; raises WorkError."""
+    ledger = chosen.ledger if is_url(chosen.ledger) else str(Path(chosen.ledger).absolute())
+    unit = unit_of(Worker(ledger, chosen.app, chosen.modules, threads, name))
+    written = [] if prints else unit.write()
+    click.echo("\n".join(f"wrote {path}" for path in written) or f"would write {unit.path}")
+    click.echo("\n" + scrubbed(unit.text))
+    if starts and not prints:
+        unit.start()
+        click.echo("It is started.")
+    else:
+        click.echo("To start it now:\n" + "\n".join(f"  {shlex.join(command)}" for command in unit.commands))
+    click.echo(unit.advice)

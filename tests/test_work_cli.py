@@ -1,0 +1,460 @@
+"""``upload-helper work …``: start, run, list, show, stop, install."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import plistlib
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from servers import PLUGIN
+from upload_helper.cli import main
+from upload_helper.cli.table import print_table, table_of, watched
+from upload_helper.errors import LedgerBusyError, WorkError
+from upload_helper.work import Condition, State, Task, Work
+from upload_helper.work.install import Worker, unit_of
+from upload_helper.work.places import default_ledger
+
+SET = '[{"action": "run", "type": "set", "method": "a=1"}]'
+BAD = '[{"action": "run", "type": "set", "method": "a=@none"}]'
+SECRET = "hunter2"
+
+
+@pytest.fixture
+def ledger(tmp_path, monkeypatch) -> Path:
+    """The ledger of the environment; the current folder is empty."""
+    path = tmp_path / "data" / "work.db"
+    path.parent.mkdir()
+    monkeypatch.setenv("UPLOAD_HELPER_LEDGER", str(path))
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+@pytest.fixture
+def run(ledger):
+    """Return a function that runs a command and gives back its output; a failing one raises its error text."""
+
+    def run(*arguments: str, stdin: str = "", code: int = 0) -> str:
+        result = CliRunner().invoke(main, ["work", *arguments], input=stdin)
+        assert result.exit_code == code, result.output
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        return result.output
+
+    return run
+
+
+def listed(run, *arguments: str) -> list[dict]:
+    return json.loads(run("list", "--json", *arguments))
+
+
+# --- tasks ---
+
+
+def test_task_is_started_run_listed_and_shown(run):
+    uid = run("start", SET, "--tag", "survey", "--title", "Survey", "--retry").strip()
+    assert [(t["uid"], t["state"], t["tag"], t["title"], t["retry"]) for t in listed(run)] == [
+        (uid, "ENQUEUED", "survey", "Survey", True)
+    ]
+    assert run("run", "--until-idle") == "1 runs\n"
+    (task,) = listed(run)
+    assert (task["state"], task["attempt"], task["error"]) == ("SUCCEEDED", 1, "")
+    row = run("list").splitlines()
+    assert row[0].split() == ["uid", "tag", "title", "state", "progress", "attempt", "next", "note"]
+    assert row[1].split()[:4] == [uid[:8], "survey", "Survey", "SUCCEEDED"]
+    shown = dict(line.split(maxsplit=1) for line in run("show", uid[:6]).splitlines() if " " in line)
+    assert (shown["uid"], shown["state"]) == (uid, "SUCCEEDED")
+    assert json.loads(shown["handlers"]) == json.loads(SET)
+    assert json.loads(run("show", uid, "--json"))["handlers"] == json.loads(SET)
+
+
+@pytest.mark.parametrize("how", ["argument", "file", "stdin"])
+def test_handlers_come_from_anywhere(run, tmp_path, how):
+    (tmp_path / "task.json").write_text(SET)
+    arguments = {"argument": SET, "file": "@task.json", "stdin": "-"}
+    uid = run("start", arguments[how], stdin=SET if how == "stdin" else "").strip()
+    assert listed(run)[0]["uid"] == uid
+
+
+def test_output_of_start_and_stop_as_json(run):
+    uid = json.loads(run("start", SET, "--tag", "a", "--json"))["uid"]
+    assert listed(run)[0]["uid"] == uid
+    assert json.loads(run("stop", "a", "--json")) == {"stopped": 1}
+
+
+def test_stop_by_tag_and_by_uid(run):
+    uids = [run("start", SET, "--tag", tag).strip() for tag in ("a", "a", "b", "c")]
+    assert run("stop", "a") == "2 tasks stopped\n"
+    assert run("stop", "--uid", uids[2][:8]) == "1 task stopped\n"
+    assert run("stop", "nobody") == "0 tasks stopped\n"
+    assert [t["state"] for t in listed(run)] == ["ENQUEUED", "CANCELLED", "CANCELLED", "CANCELLED"]
+    assert "Name a tag" in run("stop", code=2)
+    assert "Name a tag" in run("stop", "a", "--uid", "b", code=2)
+
+
+def test_list_chooses(run):
+    for tag in ("a", "a", "b"):
+        run("start", SET, "--tag", tag)
+    run("stop", "b")
+    assert len(listed(run, "--tag", "a")) == 2
+    assert [t["tag"] for t in listed(run, "--state", "cancelled")] == ["b"]
+    assert len(listed(run, "--limit", "1")) == 1
+    assert "WARM" in run("list", "--state", "WARM", code=2)
+
+
+def test_keep_replace_conditions_and_period(run):
+    first = run("start", SET, "--tag", "a", "--conditions", "IDLE;CHARGING").strip()
+    assert run("start", SET, "--tag", "a", "--if-exists", "keep").strip() == first
+    run("start", SET, "--tag", "a", "--if-exists", "REPLACE", "--period", "60")
+    second, before = listed(run)
+    assert (second["period"], second["state"], before["state"]) == (3600, "ENQUEUED", "CANCELLED")
+    assert before["conditions"] == ["CHARGING", "IDLE"]
+
+
+def test_database_of_sql_handlers(run, tmp_path):
+    run("start", '[{"action": "run", "type": "sql", "method": "create table t(a)"}]', "--database", "goods.db")
+    run("run", "--until-idle")
+    assert (listed(run)[0]["error"], (tmp_path / "goods.db").exists()) == ("", True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("start", "{"), "'{' is not the JSON of handlers"),
+        (("start", "[]"), "nothing to do"),
+        (("start", "@none.json"), "none.json cannot be read"),
+        (("start", SET, "--tag", "x" * 10_000), "10000 characters; 200 are allowed"),
+        (("start", SET, "--conditions", "WARM"), "'WARM' is no condition"),
+        (("start", SET, "--period", "1"), "too short; 15 are the least"),
+        (("start", SET, "--period", "60", "--retry"), "Periodic work is not retried"),
+        (("show", "0" * 32), "There is no task"),
+        (("show", ""), "There is no task"),
+        (("list", "--ledger", "none.db"), "There is no ledger none.db"),
+        (("stop", "a", "--ledger", "none.db"), "There is no ledger none.db"),
+        (("run", "--until-idle", "--module", "no_such_module"), "'no_such_module' cannot be imported"),
+        (("run", "--until-idle", "--app", "json"), "is no Work"),
+        (("run", "--until-idle", "--app", "json:none"), "is no Work"),
+        (("run", "--until-idle", "--ledger", f"postgresql+psycopg://u:{SECRET}@127.0.0.1:1/x"), "127.0.0.1"),
+        (("run", "--until-idle", "--ledger", f"nosuch://u:{SECRET}@h/x"), ""),
+    ],
+)
+def test_what_goes_wrong_is_one_line(run, arguments, text):
+    if arguments[0] not in ("start", "run"):
+        run("start", SET)
+    output = run(*arguments, code=1)
+    assert output.startswith("Error: ")
+    assert text in output
+    assert output.count("\n") < 3
+    assert SECRET not in output
+
+
+def test_a_failing_task_is_no_failing_command(run):
+    run("start", BAD)
+    run("run", "--until-idle")
+    (task,) = listed(run)
+    assert (task["state"], task["error"]) == ("FAILED", "set a: There is no variable 'none'.")
+    assert "There is no variable 'none'" in run("list")
+
+
+def test_uid_that_is_not_clear(run, ledger):
+    work = Work(ledger)
+    for uid in ("aa1", "aa2"):
+        work.start_work(SET, uid=uid)
+    work.close()
+    assert "2 tasks begin with 'aa'" in run("show", "aa", code=1)
+    assert "aa1" in run("show", "aa1")
+
+
+def test_functions_of_a_module_and_a_work_of_a_host(run, tmp_path, ledger):
+    (tmp_path / "cli_functions.py").write_text(
+        "from pathlib import Path\ndef touch(hashMap):\n    Path('touched').write_text('x')\n"
+    )
+    (tmp_path / "cli_host.py").write_text(
+        "from pathlib import Path\nfrom upload_helper.work import Work\n"
+        "def make():\n    w = Work('host.db')\n    w.function('mine')(lambda: Path('mine').write_text('y'))\n    return w\n"
+    )
+    run("start", '[{"action": "run", "type": "python", "method": "touch"}]')
+    run("run", "--until-idle")
+    assert "Nobody registered a function 'touch'" in listed(run)[0]["error"]
+    run("start", '[{"action": "run", "type": "python", "method": "touch"}]')
+    run("run", "--until-idle", "--module", "cli_functions")
+    run("start", '[{"action": "run", "type": "python", "method": "mine"}]', "--app", "cli_host:make")
+    run("run", "--until-idle", "--app", "cli_host:make")
+    assert ((tmp_path / "touched").read_text(), (tmp_path / "mine").read_text()) == ("x", "y")
+
+
+def test_no_secret_is_shown(run):
+    handlers = [
+        {
+            "action": "run",
+            "type": "http",
+            "method": f"GET http://anna:{SECRET}@127.0.0.1:1/?token={SECRET}",
+            "auth": f"Bearer {SECRET}",
+            "postExecute": json.dumps([{"action": "run", "type": "set", "method": f"password={SECRET}"}]),
+        }
+    ]
+    uid = run("start", json.dumps(handlers), "--database", "x.db").strip()
+    run("run", "--until-idle")
+    outputs = [run("list"), run("list", "--json"), run("show", uid), run("show", uid, "--json")]
+    assert not [output for output in outputs if SECRET in output]
+    assert "no answer (no connection)" in outputs[0]
+
+
+def test_text_of_others_does_not_play_with_the_terminal(run):
+    run("start", SET, "--tag", "a\x1b[31mb\nc", "--title", "[red]x[/red]")
+    assert "a?[31mb?c" in run("list")
+    assert "[red]x[/red]" in run("list")
+    assert "\x1b" not in run("show", listed(run)[0]["uid"])
+
+
+@pytest.mark.parametrize("system", ["linux", "darwin", "win32"])
+def test_ledger_of_this_user(monkeypatch, system, tmp_path):
+    for name in ("UPLOAD_HELPER_LEDGER", "XDG_DATA_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "platform", system)
+    assert Path(default_ledger()).is_relative_to(tmp_path)
+    assert default_ledger().endswith("work.db")
+
+
+def test_ledger_of_this_user_is_made(monkeypatch, tmp_path, run):
+    monkeypatch.delenv("UPLOAD_HELPER_LEDGER")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
+    assert "There is no ledger" in run("list", code=1)
+    run("start", SET)
+    assert len(listed(run)) == 1
+    assert (tmp_path / "share/upload-helper").stat().st_mode & 0o077 == 0
+
+
+def test_missing_extra_is_named(monkeypatch, run):
+    error = ModuleNotFoundError("No module named 'sqlalchemy'", name="sqlalchemy")
+
+    def refuse(*_args, **_kwargs):
+        raise error
+
+    monkeypatch.setattr("upload_helper.work.places.open_work", refuse)
+    assert "pip install 'flask-upload-helper[work]'" in run("list", code=1)
+
+
+def test_help_needs_no_extra(tmp_path):
+    program = (
+        "import sys\n"
+        "for name in ('sqlalchemy', 'psutil', 'requests', 'rich', 'psycopg'): sys.modules[name] = None\n"
+        "from upload_helper.cli import main\n"
+        "main(['work', '--help'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(PLUGIN)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, "install" in done.stdout) == (0, True), done.stderr
+
+
+def test_worker_runs_as_a_process_until_sigterm(ledger, run):
+    environment = {**os.environ, "PYTHONPATH": str(PLUGIN)}
+    command = [sys.executable, "-m", "upload_helper.cli", "work", "run", "--poll=0.05"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            work = Work(ledger)
+            uid = work.start_work(BAD)
+            assert work.wait(uid, 20).state is State.FAILED
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) == 0
+            assert "There is no variable 'none'" in process.stderr.read()
+        finally:
+            process.kill()
+            work.close()
+
+
+# --- the table ---
+
+TASK = Task("0123456789abcdef", created=100.0)
+
+
+def drawn(*tasks: Task, width: int = 200) -> list[str]:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(table_of(tasks, now=1000.0))
+    return console.file.getvalue().splitlines()[1:]
+
+
+@pytest.mark.parametrize(
+    ("values", "cells"),
+    [
+        ({"next_run": 900.0}, ["ENQUEUED", "0", "now"]),
+        ({"next_run": 1065.0, "error": "no tea"}, ["ENQUEUED", "0", "in", "0:01:05", "no", "tea"]),
+        ({"next_run": 1000.0 + 18_000, "attempt": 9}, ["ENQUEUED", "9", "in", "5:00:00"]),
+        (
+            {"state": State.BLOCKED, "conditions": frozenset({Condition.IDLE, Condition.CHARGING})},
+            ["BLOCKED", "0", "CHARGING;IDLE"],
+        ),
+        (
+            {"state": State.RUNNING, "progress": 0.25, "step_name": "half"},
+            ["RUNNING", "██░░░░░░░░", "25", "%", "0", "half"],
+        ),
+        ({"state": State.SUCCEEDED, "progress": 1.0}, ["SUCCEEDED", "██████████", "100", "%", "0"]),
+    ],
+)
+def test_rows_of_the_table(values, cells):
+    (row,) = drawn(Task(**{**vars(TASK), **values}))
+    assert row.split() == ["01234567", *cells]
+
+
+def test_table_that_is_no_terminal_is_not_cut(capsys):
+    print_table([Task("0" * 32, error="x" * 300)])
+    assert "x" * 300 in capsys.readouterr().out
+
+
+def test_live_table_shows_what_changes_and_outlives_a_locked_ledger():
+    states: list = [[TASK], LedgerBusyError("It is locked."), [Task(**{**vars(TASK), "state": State.SUCCEEDED})]]
+    drawn_all = threading.Event()
+
+    def tasks():
+        state = states.pop(0) if len(states) > 1 else states[0]
+        if len(states) == 1:
+            drawn_all.set()
+        if isinstance(state, Exception):
+            raise state
+        return state
+
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    with watched(tasks, console):
+        assert drawn_all.wait(5)
+    text = console.file.getvalue()
+    assert text.index("ENQUEUED") < text.index("It is locked.") < text.index("SUCCEEDED")
+
+
+def test_ctrl_c_ends_the_live_table():
+    with watched(lambda: [TASK], Console(file=io.StringIO(), force_terminal=True)):
+        raise KeyboardInterrupt
+
+
+# --- install ---
+
+WORKER = Worker("/data/my work%.db", app="host:work", modules=["a", "b"], threads=3, folder=Path("/srv/my $folder"))
+
+
+def test_systemd_unit(tmp_path):
+    unit = unit_of(WORKER, "linux", tmp_path)
+    written = unit.write()
+    service = tmp_path / ".config/systemd/user/upload-helper.service"
+    assert written == [service, tmp_path / ".config/systemd/user/default.target.wants/upload-helper.service"]
+    assert written[1].resolve() == service
+    assert service.stat().st_mode & 0o077 == 0
+    lines = dict(line.split("=", 1) for line in service.read_text().splitlines() if "=" in line)
+    assert lines["Environment"] == '"UPLOAD_HELPER_LEDGER=/data/my work%%.db"'
+    assert lines["WorkingDirectory"] == "/srv/my $folder"
+    assert shlex.split(lines["ExecStart"]) == WORKER.command
+    assert WORKER.command[-4:] == ["--app=host:work", "--module=a", "--module=b", "--threads=3"]
+    assert lines["Restart"] == "always"
+
+
+def test_writing_a_unit_again_replaces_it(tmp_path):
+    unit_of(WORKER, "linux", tmp_path).write()
+    first, link = unit_of(Worker("/other.db"), "linux", tmp_path).write()
+    assert "/other.db" in first.read_text() == link.read_text()
+    assert {path.name for path in first.parent.iterdir()} == {first.name, "default.target.wants"}
+
+
+def test_systemd_takes_the_unit(tmp_path):
+    analyze = "/usr/bin/systemd-analyze"
+    if not os.access(analyze, os.X_OK):
+        pytest.skip("there is no systemd-analyze here")
+    unit = unit_of(Worker("/data/x.db", folder=tmp_path), "linux", tmp_path)
+    unit.write()
+    done = subprocess.run([analyze, "--user", "verify", str(unit.path)], check=False, capture_output=True, text=True)
+    assert str(unit.path) not in done.stderr
+
+
+def test_launchd_plist(tmp_path):
+    (path,) = unit_of(WORKER, "darwin", tmp_path).write()
+    assert path == tmp_path / "Library/LaunchAgents/upload-helper.plist"
+    plist = plistlib.loads(path.read_bytes())
+    assert plist["ProgramArguments"] == WORKER.command
+    assert plist["EnvironmentVariables"] == {"UPLOAD_HELPER_LEDGER": WORKER.ledger}
+    assert (plist["RunAtLoad"], plist["KeepAlive"], plist["WorkingDirectory"]) == (True, True, "/srv/my $folder")
+
+
+def test_windows_task(tmp_path):
+    unit = unit_of(Worker(r"C:\my data\a&b.db", folder=Path("C:/x")), "windows", tmp_path)
+    (path,) = unit.write()
+    names = {"t": "http://schemas.microsoft.com/windows/2004/02/mit/task"}
+    action = ET.fromstring(path.read_bytes()).find("t:Actions/t:Exec", names)
+    assert action.find("t:Command", names).text == sys.executable
+    assert action.find("t:Arguments", names).text.endswith(r'work run --threads=2 "--ledger=C:\my data\a&b.db"')
+    assert unit.commands == [["schtasks", "/Create", "/F", "/TN", "upload-helper", "/XML", str(path)]]
+
+
+def test_windows_has_no_place_for_a_secret():
+    with pytest.raises(WorkError, match="no place for a secret") as raised:
+        unit_of(Worker(f"postgresql://u:{SECRET}@h/x"), "windows")
+    assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize("system", ["linux", "darwin", "windows"])
+@pytest.mark.parametrize(
+    "values", [{"name": "../x"}, {"name": ""}, {"ledger": "a\nExecStart=b"}, {"modules": ["a\nb"]}]
+)
+def test_units_that_cannot_be(system, values):
+    with pytest.raises(WorkError):
+        unit_of(Worker(**{"ledger": "/x.db", **values}), system)
+
+
+def test_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / ".config").write_text("a file")
+    with pytest.raises(WorkError, match="cannot be written"):
+        unit_of(WORKER, "linux", tmp_path).write()
+
+
+def test_install_prints_what_it_wrote_and_what_is_left_to_do(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    path = tmp_path / ".config/systemd/user/field.service"
+    preview = run("install", "--name", "field", "--print", "--ledger", "field.db")
+    assert f"would write {path}" in preview
+    assert not path.exists()
+    output = run("install", "--name", "field", "--ledger", "field.db")
+    assert f"wrote {path}" in output
+    assert path.read_text() in output
+    assert f"UPLOAD_HELPER_LEDGER={tmp_path / 'field.db'}" in output
+    assert "systemctl --user restart field.service" in output
+    assert "enable-linger" in output
+
+
+def test_install_starts_the_worker_when_asked(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    tool = tmp_path / "bin" / "systemctl"
+    tool.parent.mkdir()
+    tool.write_text('#!/bin/sh\necho "$@" >> ' + shlex.quote(str(tmp_path / "called")) + "\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+    assert "It is started." in run("install", "--start")
+    called = (tmp_path / "called").read_text().splitlines()
+    assert called == ["--user daemon-reload", "--user restart upload-helper.service"]
+    tool.write_text("#!/bin/sh\necho no bus >&2; exit 1\n")
+    assert "systemctl --user daemon-reload failed: no bus" in run("install", "--start", code=1)
+
+
+def test_install_shows_no_secret_of_the_ledger(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert SECRET not in run("install", "--ledger", f"postgresql+psycopg://u:{SECRET}@h/x")
+    unit = (tmp_path / ".config/systemd/user/upload-helper.service").read_text()
+    assert SECRET in unit
+    assert SECRET not in next(line for line in unit.splitlines() if line.startswith("ExecStart"))
