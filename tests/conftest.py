@@ -8,6 +8,7 @@ from playwright.sync_api import Browser
 
 from chromium import launch
 from host import make_app
+from ledgers import FakeClock, Postgres, postgres
 from servers import Gunicorn
 
 
@@ -60,3 +61,24 @@ def browser() -> Iterator[Browser]:
     """Chromium; not for longer than a module, for beside it nothing else in the process can run asyncio."""
     with launch() as launched:
         yield launched
+
+
+@pytest.fixture(scope="session")
+def database_server():
+    """Return a PostgreSQL that is started once, by the first test that asks for it."""
+    with postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def target(request, tmp_path: Path) -> str:
+    """Return where an empty ledger can be: a path, or a URL."""
+    if request.param == "sqlite":
+        return str(tmp_path / "work.db")
+    server: Postgres = request.getfixturevalue("database_server")
+    return server.url()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()

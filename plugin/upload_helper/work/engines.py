@@ -45,6 +45,7 @@ class Engines:
         self._busy = busy
         self._gate = threading.Condition()
         self._inside = 0
+        self._forking = False
         self._engine: Engine | None = None
         _all.add(self)
 
@@ -84,6 +85,7 @@ class Engines:
     @contextmanager
     def _enter(self) -> Iterator[Engine]:
         with self._gate:
+            self._gate.wait_for(lambda: not self._forking)
             self._inside += 1
             if self._engine is None:
                 self._engine = self._make()
@@ -105,26 +107,34 @@ class Engines:
 
     def before_fork(self) -> None:
         """Wait for the transactions of other threads, and close every connection."""
+        with self._gate:
+            self._forking = True
+            # Who takes longer than this waits for a database that is locked.
+            if self._gate.wait_for(lambda: self._inside == 0, timeout=self._busy) and self._engine is not None:
+                self._engine.dispose()
+                self._engine = None
+        # So that the child gets a gate that nobody holds.
         self._gate.acquire()
-        # Who waits longer than this waits for a database that is locked, or is the thread that forks.
-        self._gate.wait_for(lambda: self._inside == 0, timeout=self._busy)
-        if self._engine is not None:
-            self._engine.dispose()
-            self._engine = None
 
     def after_fork_in_parent(self) -> None:
         """Let the other threads go on."""
+        self._forking = False
+        self._gate.notify_all()
         self._gate.release()
 
     def after_fork_in_child(self) -> None:
-        """Begin anew; the threads that would free the gate don't exist here."""
+        """Begin anew: the other threads are not here, and what is theirs must not be closed, for it is the parent's."""
+        if self._engine is not None:
+            _abandoned.append(self._engine)
         self._gate = threading.Condition()
         self._inside = 0
         self._engine = None
+        self._forking = False
 
 
 _all: weakref.WeakSet[Engines] = weakref.WeakSet()
 _forking: list[Engines] = []
+_abandoned: list[Engine] = []
 
 
 def _before_fork() -> None:

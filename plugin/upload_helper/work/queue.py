@@ -26,10 +26,17 @@ class Queue:
     def __init__(self, engines: Engines, clock: Clock) -> None:
         self.engines = engines
         self.clock = clock
-        with engines.read() as connection:
+        try:
+            self._open()
+        except BaseException:
+            engines.close()
+            raise
+
+    def _open(self) -> None:
+        with self.engines.read() as connection:
             current = is_current(connection)
         if not current:
-            with engines.write() as connection:
+            with self.engines.write() as connection:
                 migrate(connection)
 
     def put(self, task: Task, if_exists: Existing = Existing.APPEND) -> str:

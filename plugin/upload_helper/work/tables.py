@@ -88,7 +88,7 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = ()
 """The first makes version 2 of version 1, and so on."""
 
 
-def migrate(connection: Connection, migrations: tuple[Callable[[Connection], None], ...] = MIGRATIONS) -> None:
+def migrate(connection: Connection) -> None:
     """Create the tables, or bring those of an older version up to date, within the transaction of `connection`.
 
     Raises LedgerVersionError for tables of a newer version, and changes nothing then.
@@ -96,28 +96,32 @@ def migrate(connection: Connection, migrations: tuple[Callable[[Connection], Non
     if connection.dialect.name == "postgresql":
         # Two processes that start at once would both create the tables. The number is any that nobody else uses.
         connection.execute(text("select pg_advisory_xact_lock(5551201)"))
-    newest = len(migrations) + 1
-    found = _version(connection)
+    found = _known_version(connection)
     if found is None:
         metadata.create_all(connection)
-        connection.execute(insert(schema).values(version=newest))
+        connection.execute(insert(schema).values(version=_newest()))
         return
-    if found > newest:
-        raise LedgerVersionError(f"The ledger has version {found}; this package knows those up to {newest}.")
-    for step in migrations[found - 1 :]:
+    for step in MIGRATIONS[found - 1 :]:
         step(connection)
-    if found < newest:
-        connection.execute(update(schema).values(version=newest))
+    if found < _newest():
+        connection.execute(update(schema).values(version=_newest()))
 
 
 def is_current(connection: Connection) -> bool:
     """Return whether there is nothing to migrate, without a lock; raises LedgerVersionError as `migrate` does."""
+    return _known_version(connection) == _newest()
+
+
+def _newest() -> int:
+    return len(MIGRATIONS) + 1
+
+
+def _known_version(connection: Connection) -> int | None:
+    """Return the version of the tables, None where there are none; raises LedgerVersionError."""
     found = _version(connection)
-    if found is not None and found > len(MIGRATIONS) + 1:
-        raise LedgerVersionError(
-            f"The ledger has version {found}; this package knows those up to {len(MIGRATIONS) + 1}."
-        )
-    return found == len(MIGRATIONS) + 1
+    if found is not None and found > _newest():
+        raise LedgerVersionError(f"The ledger has version {found}; this package knows those up to {_newest()}.")
+    return found
 
 
 def _version(connection: Connection) -> int | None:
