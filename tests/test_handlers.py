@@ -10,9 +10,10 @@ import types
 
 import pytest
 
-from runs import FakeContext, FakeWork, handler
+from runs import FakeContext, handler
 from servers import wait_until
 from upload_helper.errors import InvalidHandlersError, UnknownNameError
+from upload_helper.work import State, Work
 from upload_helper.work.context import Reason, Stopped
 from upload_helper.work.handlers.arrays import DEEPEST, MOST_BRANCHES, MOST_HANDLERS, name_of, parse_handlers
 from upload_helper.work.handlers.registry import Registry, call
@@ -493,5 +494,25 @@ def test_bodies_are_json_where_they_were(text, body):
     assert resolve_json(text, VARIABLES) == body
 
 
-def test_fake_work_takes_what_handlers_ask_of_it():
-    assert FakeWork().registry.types.keys() == {"python", "http", "set", "sql"}
+# --- in the ledger ---
+
+
+def test_bad_tasks_have_their_error_and_harm_no_other(tmp_path):
+    work = Work(tmp_path / "work.db")
+    done = []
+    work.function("good")(lambda: done.append(1))
+    work.connect_database(tmp_path / "no" / "such" / "folder.db")
+    expected = {}
+    for wrong, text in BAD:
+        try:
+            expected[work.start_work([wrong])] = text.replace("No database is connected", "unable to open database")
+        except InvalidHandlersError as error:
+            assert text in str(error)
+        work.start_work([handler("python", "good")])
+    work.runner().run_until_idle()
+    tasks = {task.uid: task for task in work.list()}
+    assert len(done) == len(BAD)
+    assert {tasks[uid].state for uid in expected} == {State.FAILED}
+    assert not [uid for uid, text in expected.items() if text not in tasks[uid].error]
+    assert len(expected) > 5
+    work.close()
