@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections import namedtuple
 from pathlib import Path
 
@@ -81,6 +82,17 @@ def test_provider_that_fails_is_logged_once_and_counts_as_not_known(caplog):
     assert [conditions.holds(Condition.CONNECTED) for _ in range(4)] == [True, True, False, True]
     assert [r.getMessage() for r in caplog.records] == ["Nobody knows whether CONNECTED holds (OSError: gone)."] * 2
     assert caplog.records[0].levelno == logging.WARNING
+
+
+def test_slow_provider_holds_up_no_other():
+    go_on = threading.Event()
+    conditions = Conditions({"IDLE": lambda: go_on.wait(5), "CHARGING": lambda: False})
+    slow = threading.Thread(target=conditions.lost, args=[{Condition.IDLE}])
+    slow.start()
+    assert conditions.lost({Condition.CHARGING}) == {Condition.CHARGING}
+    assert slow.is_alive()
+    go_on.set()
+    slow.join()
 
 
 def test_nothing_is_asked_that_is_not_wanted():

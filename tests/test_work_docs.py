@@ -59,7 +59,7 @@ def test_commands_of_a_shell(here, monkeypatch):  # noqa: F811
 
 def test_tables_match_the_code():
     (actions,) = re.findall(r"^\| `action` \| (.*) \|$", TEXT, re.MULTILINE)
-    assert {name for name in re.findall(r"`(\w+)`", actions)} == set(ACTIONS)
+    assert set(re.findall(r"`(\w+)`", actions)) == set(ACTIONS)
     assert named("condition") == list(Condition)
     shown = set(named("command | value"))
     assert shown | {"StartUploadWorkRequest", "StartDownloadWorkRequest"} == set(_COMMANDS)

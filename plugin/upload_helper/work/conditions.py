@@ -39,11 +39,12 @@ class Conditions:
         self._answers: dict[Condition, tuple[float, bool]] = {}
         self._failing: set[Condition] = set()
         self._clock, self._fresh = clock, fresh
-        self._lock = Lock()
+        # One each: logind may take its time, and nobody who asks for the network waits for that.
+        self._locks = {condition: Lock() for condition in Condition}
 
     def holds(self, condition: Condition) -> bool:
         """Whether one condition holds."""
-        with self._lock:
+        with self._locks[condition]:
             now = self._clock()
             asked, answer = self._answers.get(condition, (None, True))
             if asked is None or not 0 <= now - asked < self._fresh:

@@ -37,7 +37,7 @@ SHORTEST_PERIOD = 15
 
 SCREEN_COMMANDS = frozenset(
     {
-        "speak", "beep", "toast", "vibrate", "message", "basic_notification", "ShowScreen", "ShowDialog", "ShowProcess",
+        "speak", "beep", "toast", "vibrate", "basic_notification", "ShowScreen", "ShowDialog", "ShowProcess",
         "RefreshScreen", "FinishProcess", "BackScreen", "StopSyncDialog", "RunEvent", "noRefresh", "playsound",
     }
 )  # fmt: skip
