@@ -6,6 +6,7 @@ import io
 import json
 import os
 import plistlib
+import pty
 import shlex
 import signal
 import subprocess
@@ -277,6 +278,26 @@ def test_worker_runs_as_a_process_until_sigterm(ledger, run):
         finally:
             process.kill()
             work.close()
+
+
+def test_worker_in_a_terminal_shows_a_table(ledger, run):
+    environment = {**os.environ, "PYTHONPATH": str(PLUGIN), "TERM": "xterm", "COLUMNS": "200"}
+    command = [sys.executable, "-m", "upload_helper.cli", "work", "run", "--poll=0.05"]
+    run("start", BAD, "--tag", "survey")
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        try:
+            seen = b""
+            while b"FAILED" not in seen:
+                seen += os.read(ours, 10_000)
+            assert b"survey" in seen
+            assert b"WARNING" not in seen
+            process.send_signal(signal.SIGINT)
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
+            os.close(ours)
 
 
 # --- the table ---
