@@ -17,14 +17,14 @@ from upload_helper.work.handlers.step import Step
 
 
 class Journal:
-    """What handlers of all processes say, one line each: a word, uid and attempt of the task, and when."""
+    """What handlers of all processes say, one line each: a word, uid and attempt of the task, when, and which process."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def say(self, word: str, step: Step) -> None:
         task = step.context.task
-        line = f"{word} {task.uid} {task.attempt} {time.monotonic()}\n"
+        line = f"{word} {task.uid} {task.attempt} {time.monotonic()} {os.getpid()}\n"
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.write(descriptor, line.encode())
         os.close(descriptor)
@@ -33,6 +33,13 @@ class Journal:
         """Return uid, attempt and time of all lines with this word."""
         rows = (line.split() for line in self.path.read_text().splitlines()) if self.path.exists() else ()
         return [(row[1], int(row[2]), float(row[3])) for row in rows if row[0] == word]
+
+    def unfinished(self, pid: int | None = None) -> set[str]:
+        """Return the tasks whose last attempt has begun and not ended, of one process or of all."""
+        rows = [line.split() for line in self.path.read_text().splitlines()] if self.path.exists() else []
+        ended = {(row[1], row[2]) for row in rows if row[0] == "end"}
+        last = {row[1]: (row[2], int(row[4])) for row in rows if row[0] == "begin"}
+        return {u for u, (attempt, by) in last.items() if (u, attempt) not in ended and pid in (None, by)}
 
     def wait(self, word: str, count: int = 1) -> tuple[str, int, float]:
         """Return the line with this word that is the last of so many."""

@@ -1,17 +1,21 @@
 """Background work: tasks in a ledger that survive the process and the machine."""
 
 from ..retry import Backoff
+from .conditions import Conditions
 from .context import Context, Reason, Stopped
 from .ledger import Ledger
 from .runner import Runner
+from .simpleui import HashMap, run_commands
 from .task import Condition, Existing, State, Task, parse_conditions
 from .work import Work
 
 __all__ = [
     "Backoff",
     "Condition",
+    "Conditions",
     "Context",
     "Existing",
+    "HashMap",
     "Ledger",
     "Reason",
     "Runner",
@@ -20,4 +24,5 @@ __all__ = [
     "Task",
     "Work",
     "parse_conditions",
+    "run_commands",
 ]

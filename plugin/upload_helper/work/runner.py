@@ -99,7 +99,7 @@ class Runner:
         self._prepare()
         self._keeper.start()
         try:
-            while (claim := self._next()) is not None:
+            while (claim := self.work.ledger.claim(self._tend(), self.lease)) is not None:
                 self._run(claim, self._begin(claim))
                 runs += 1
         finally:
@@ -134,8 +134,9 @@ class Runner:
             log.error("%s %s", error, error.remedy)
 
     def _fill(self) -> None:
+        lost = self._tend()
         while len(self._workers) < self.threads and not self._ending.is_set():
-            claim = self._next()
+            claim = self.work.ledger.claim(lost, self.lease)
             if claim is None:
                 return
             running = self._begin(claim)
@@ -145,14 +146,14 @@ class Runner:
             self._workers.add(thread)
             thread.start()
 
-    def _next(self) -> Claim | None:
-        """Take the next task, after a look at who lost theirs and which conditions hold."""
+    def _tend(self) -> frozenset[Condition]:
+        """Look after what nobody runs, and return the conditions that don't hold."""
         ledger = self.work.ledger
         self._keep_house()
         for lease in self._watch.over(ledger.leases()):
             if ledger.take_back(lease):
                 log.warning("task %s: its worker vanished in attempt %d", lease.uid, lease.attempt)
-        return ledger.claim(self._look_at_conditions(), self.lease)
+        return self._look_at_conditions()
 
     def _look_at_conditions(self) -> frozenset[Condition]:
         ledger = self.work.ledger
@@ -204,15 +205,16 @@ class Runner:
 
     def _settle(self, claim: Claim, outcome: Result | Stopped) -> None:
         """Write what came of a run, however long the database can't be written to: it has been done, after all."""
-        pause = 0.05
+        pause, told = 0.05, False
         while True:
             try:
                 kept = settle(self.work.ledger, claim, outcome, self.work.backoff)
             except LedgerError as error:
-                self._complain(error)
                 if self._ending.wait(pause):
                     raise
-                pause = min(2 * pause, 5)
+                if not told:
+                    log.error("task %s: its result can't be written yet: %s %s", claim.uid, error, error.remedy)
+                pause, told = min(2 * pause, 5), True
                 continue
             if not kept:
                 log.warning("task %s: attempt %d came too late; it changed nothing", claim.uid, claim.attempt)

@@ -18,6 +18,9 @@ MAX_JSON = 4 << 20
 MIN_PERIOD = 15 * 60
 """Shortest period in seconds, as on the platform that the semantics come from."""
 
+MAX_PERIOD = 10 * 366 * 86400
+"""Longest period in seconds; there are numbers that no clock can count."""
+
 
 class State(StrEnum):
     """Where a task stands."""

@@ -22,6 +22,7 @@ from .ledger import Ledger
 from .names import DATABASE
 from .runner import Runner
 from .task import (
+    MAX_PERIOD,
     MAX_TAG,
     MAX_TITLE,
     MIN_PERIOD,
@@ -285,8 +286,8 @@ def _own_uid(uid: str) -> str:
 
 
 def _seconds(period: object) -> float:
-    if isinstance(period, bool) or not isinstance(period, (int, float)) or not 0 < period < math.inf:
-        raise InvalidTaskError(f"{shown(period)} is no period; a number of minutes is expected.")
+    if isinstance(period, bool) or not isinstance(period, (int, float)) or not 0 < period <= MAX_PERIOD / 60:
+        raise InvalidTaskError(f"{shown(period)} is no period; a number of minutes, up to ten years, is expected.")
     if period * 60 < MIN_PERIOD:
         raise InvalidTaskError(f"A period of {period} minutes is too short; {MIN_PERIOD // 60} are the least.")
     return period * 60.0
