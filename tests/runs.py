@@ -60,10 +60,10 @@ class FakeContext:
     def sleep(self, seconds):
         self.check()
 
-    def run(self, *handlers: dict | tuple, post_execute=()) -> Outcome:
+    def run(self, *handlers: dict | tuple) -> Outcome:
         """Run handlers; ("set", "a=1") is short for a `run` of that type."""
         whole = [handler(*h) if isinstance(h, tuple) else h for h in handlers]
-        return run_handlers(whole, self, self.work.registry, post_execute)
+        return run_handlers(whole, self, self.work.registry)
 
     def step(self, kind: str, method: str, **members) -> Step:
         return Step(handler(kind, method, **members), self, self.variables)

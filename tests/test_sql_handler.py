@@ -233,6 +233,12 @@ def test_locked_database_is_given_up_in_the_end(context, lock, monkeypatch, stat
     assert "database is locked" in run(context, statement)
 
 
+def test_select_needs_no_lock_to_write(context, path):
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("begin immediate")
+        assert run(context, "select * from goods") == ""
+
+
 def test_waiting_for_a_lock_ends_with_the_run(context, lock):
     checks = []
 

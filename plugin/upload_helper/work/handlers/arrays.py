@@ -68,17 +68,11 @@ def parse_handlers(value: object, depth: int = 0) -> Handlers:
     return tuple(dict(handler) for handler in found)
 
 
-def run_handlers(
-    handlers: Iterable[Mapping[str, Any]],
-    context: Context,
-    registry: Registry,
-    post_execute: Iterable[Mapping[str, Any]] = (),
-) -> Outcome:
-    """Run the array, and `post_execute` at its end, success or not; raises nothing but Stopped."""
+def run_handlers(handlers: Iterable[Mapping[str, Any]], context: Context, registry: Registry) -> Outcome:
+    """Run the array; raises nothing but Stopped."""
     array = _Array(context, registry)
-    for part in (handlers, post_execute):
-        array.run_all(part, context.variables)
-        array.join()
+    array.run_all(handlers, context.variables)
+    array.join()
     return array.outcome()
 
 
@@ -102,7 +96,6 @@ class _Array:
         """Run the handlers of an array, each with its ``postExecute``, until one breaks it."""
         variables.pop(BREAK, None)
         for handler in handlers:
-            self.context.check()
             if isinstance(handler, Mapping) and handler.get("action") == "runasync":
                 self._start(handler, dict(variables), depth)
             elif self.run_one(handler, variables, depth):

@@ -17,6 +17,5 @@ def run_python(step: Step) -> Any:
     work = step.context.work
     hash_map = HashMap(step.variables, step)
     result = call(work.registry.find_function(step.method.strip()), (hash_map, None, None))
-    step.check()
     run_commands(hash_map, work)
     return result
