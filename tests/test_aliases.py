@@ -9,6 +9,7 @@ import pytest
 
 from runs import FakeContext, handler
 from upload_helper.errors import HandlerError, InvalidHandlersError, UnknownNameError
+from upload_helper.work import Backoff, Work
 from upload_helper.work.aliases import HIDDEN, Alias, hidden, own_headers, scrubbed
 
 SECRET = "hunter2-ü"
@@ -165,3 +166,33 @@ def test_broken_alias_of_a_hash_map_is_an_error_without_its_secret():
     assert "cannot name an alias" in error
     assert SECRET not in error
     assert issubclass(InvalidHandlersError, HandlerError)
+
+
+def test_secrets_are_in_nothing_that_is_shown(tmp_path, caplog):
+    caplog.set_level(logging.DEBUG)
+    work = Work(tmp_path / "work.db", backoff=Backoff(first=0.001, jitter=0))
+    work.add_alias("office", f"http://anna:{SECRET}@127.0.0.1:1/x", {"X-Key": SECRET}, auth=f"Bearer {SECRET}")
+    own = {"auth": f"Basic {SECRET}", "headers": {"X-Key": SECRET}}
+    post = json.dumps([handler("set", f"password={SECRET};x=@nothing")])
+    handlers = [
+        handler("http", "GET #office/x", postExecute=post),
+        handler("http", f"GET http://anna:{SECRET}@127.0.0.1:1/", **own),
+        handler("python", f"https://anna:{SECRET}@a"),
+        handler("nothing", f"GET http://anna:{SECRET}@a"),
+        "no handler",
+    ]
+    for one in handlers:
+        try:
+            work.start_work([one], tag="t", variables={"password": SECRET})
+        except InvalidHandlersError as error:
+            assert SECRET not in str(error)
+    work.runner().run_until_idle()
+    tasks = work.list()
+    shown = [repr(tasks), repr(work), repr(work.alias("office")), repr(work.runner()), caplog.text]
+    shown += [text for task in tasks for text in (task.error, task.result, str(work.progress(task.uid)))]
+    shown.append(json.dumps([hidden({"h": t.handlers, "v": t.variables, "p": t.post_execute}) for t in tasks]))
+    assert len(tasks) == 4
+    assert all(task.error for task in tasks)
+    assert not [text for text in shown if SECRET in text or json.dumps(SECRET)[1:-1] in text]
+    assert not (tmp_path / "work.db").stat().st_mode & 0o077
+    work.close()
