@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from upload_helper.work import Condition, providers
+from upload_helper.work import Condition, State, Work, providers
 from upload_helper.work.conditions import Conditions
 from upload_helper.work.providers import (
     NO_BATTERY,
@@ -310,3 +310,34 @@ def test_what_takes_a_process_is_asked_every_half_minute():
         now[0] = float(moment)
         assert idle()
     assert asked == [0, 30, 60, 90]
+
+
+# --- tasks ---
+
+
+def test_task_waits_for_the_battery_and_stops_when_it_gets_low(tmp_path):
+    root = write(tmp_path, NO_AC, battery("Discharging", "14"))
+    capacity = root / "sys/class/power_supply/S1/capacity"
+    conditions = Conditions({"BATTERY_NOT_LOW": lambda: linux_power(root).not_low}, fresh=0)
+    work = Work(tmp_path / "work.db", conditions=conditions)
+    runs = []
+
+    @work.function
+    def survey(hashMap):
+        runs.append(capacity.read_text())
+        if len(runs) == 1:
+            capacity.write_text("15\n")
+            hashMap.step.sleep(20)
+
+    uid = work.start_work([{"action": "run", "type": "python", "method": "survey"}], conditions="BATTERY_NOT_LOW")
+    runner = work.runner(poll=0.02)
+    runner.run_until_idle()
+    assert (work.get(uid).state, runs) == (State.BLOCKED, [])
+    capacity.write_text("40\n")
+    runner.run_until_idle()
+    assert (work.get(uid).state, runs) == (State.BLOCKED, ["40\n"])
+    capacity.write_text("41\n")
+    runner.run_until_idle()
+    assert (work.get(uid).state, runs) == (State.SUCCEEDED, ["40\n", "41\n"])
+    assert work.get(uid).failures == 0
+    work.close()
