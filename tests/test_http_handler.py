@@ -250,6 +250,11 @@ def test_answer_that_is_too_long(context, server, monkeypatch, declared):
     assert "100000 " in run(context, "GET #office/x").error
 
 
+def test_head_of_something_big(context, server):
+    server.answer = lambda _: (200, {"Content-Length": str(10**12)}, b"")
+    assert run(context, "HEAD #office/x").error == ""
+
+
 def test_small_answer_that_inflates(context, server, monkeypatch):
     monkeypatch.setattr(http, "MOST_ANSWER", 100_000)
     body = gzip.compress(b"x" * 10_000_000)
