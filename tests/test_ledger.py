@@ -7,11 +7,12 @@ import os
 import sqlite3
 import stat
 import threading
+import time
 from dataclasses import replace
 
 import pytest
 import sqlalchemy
-from sqlalchemy import text, update
+from sqlalchemy import insert, text, update
 
 from ledgers import FakeClock
 from upload_helper.errors import (
@@ -26,6 +27,7 @@ from upload_helper.work import tables as ledger_tables
 from upload_helper.work.claims import MAX_TEXT
 from upload_helper.work.leases import Watch
 from upload_helper.work.ledger import PutBack
+from upload_helper.work.rows import to_row
 from upload_helper.work.tables import ROW_VERSION, migrate, tasks
 
 NOTHING = frozenset()
@@ -364,6 +366,37 @@ def test_small_difference_between_clocks_of_machines_shortens_no_pause(ledger, c
     ledger.put_back("a", claim.attempt, (), PutBack(delay=600, failed=True))
     clock.now -= 50
     assert ledger.mend() == 0
+
+
+# --- many ---
+
+
+def test_claiming_among_ten_thousand_costs_what_it_costs_among_ten(ledger):
+    fill(ledger, 10)
+    cost(ledger)
+    few = cost(ledger)
+    fill(ledger, 9_990)
+    assert cost(ledger) <= 1.2 * few
+
+
+def fill(ledger: Ledger, count: int) -> None:
+    now = ledger.clock.wall()
+    there = sum(ledger.counts().values())
+    kinds = [NOTHING, frozenset({Condition.IDLE}), frozenset(Condition)]
+    rows = [to_row(task(f"{there + n}", conditions=kinds[n % 3]), now) for n in range(count)]
+    with ledger.engines.write() as connection:
+        connection.execute(insert(tasks), rows)
+
+
+def cost(ledger: Ledger) -> float:
+    """Return the least time in seconds that a claim took: what else the machine does only adds to it."""
+    least = 1.0
+    for _ in range(80):
+        before = time.perf_counter()
+        claim = ledger.claim(NOTHING, LEASE)
+        least = min(least, time.perf_counter() - before)
+        ledger.put_back(claim.uid, claim.attempt, claim.task.conditions, PutBack())
+    return least
 
 
 # --- stopping, KEEP, REPLACE ---

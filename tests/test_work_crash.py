@@ -84,21 +84,23 @@ def storm(work, worker, journal, *, workers: int, kills: int, seed: int, tasks: 
     """Kill a worker again and again while tasks run, and look at what became of them."""
     audit(work.ledger)
     choose = random.Random(seed)
-    uids = [work.start_work(handler("steps", "5")) for _ in range(tasks)]
+    uids: list[str] = []
     alive = [worker() for _ in range(workers)]
     killed: list[tuple[set[str], float]] = []
-    for number in range(kills):
-        if number % 2:
-            wait_until(journal.unfinished, what="a task that runs")
-        # At any instant of a run, and sometimes between two.
-        time.sleep(choose.uniform(0, 0.12))
-        victim = choose.randrange(workers)
+
+    def busy() -> list[int]:
+        if {state for state, count in work.ledger.counts().items() if count} <= {"SUCCEEDED"}:
+            uids.extend(work.start_work(handler("steps", "5")) for _ in range(tasks))
+        return [number for number, one in enumerate(alive) if journal.unfinished(one.pid)]
+
+    for _ in range(kills):
+        victim = choose.choice(wait_until(busy, what="a worker that has a task"))
+        # At any instant of the task, if it takes about as long.
+        time.sleep(choose.uniform(0, 0.08))
         pid = alive[victim].pid
         alive[victim].kill()
         killed.append((journal.unfinished(pid), time.monotonic()))
         alive[victim] = worker()
-        if all(task.state.ended for task in work.list()):
-            uids += [work.start_work(handler("steps", "5")) for _ in range(tasks)]
     for uid in uids:
         assert work.wait(uid, 30).state is State.SUCCEEDED
     check_audit(audited(work.ledger), uids)
