@@ -89,12 +89,12 @@ def lost() -> set[Condition]:
 
 
 @pytest.fixture
-def work(tmp_path, lost):
+def work(target, lost):
     def provider(condition):
         return lambda: condition not in lost
 
     conditions = Conditions({c: provider(c) for c in Condition}, fresh=0)
-    work = Work(tmp_path / "field.db", conditions=conditions, backoff=Backoff(first=0.001, jitter=0))
+    work = Work(target, conditions=conditions, backoff=Backoff(first=0.001, jitter=0))
     yield work
     work.close()
 
@@ -164,12 +164,12 @@ def test_native_request_task_stops_at_the_error_and_is_tried_again(work, goods, 
     assert kept(goods) == [("right", "1", "2")]
 
 
-def test_native_request_task_survives_a_reboot(work, goods, server, tmp_path):  # noqa: F811
+def test_native_request_task_survives_a_reboot(work, goods, server, target):  # noqa: F811
     set_up(work, goods, server.url)
     server.answer = lambda _: (200, {}, b'[["a", "b", "c"]]')
     run_commands(sample(NATIVE_REQUEST)(HashMap()), work)
     work.close()
-    other = Work(tmp_path / "field.db", conditions=Conditions({c: lambda: True for c in Condition}))
+    other = Work(target, conditions=Conditions({c: lambda: True for c in Condition}))
     try:
         other.runner().run_until_idle()
         assert other.list()[0].error == ""

@@ -79,6 +79,16 @@ def test_task_is_started_run_listed_and_shown(run):
     assert json.loads(run("show", uid, "--json"))["handlers"] == json.loads(SET)
 
 
+def test_every_ledger_will_do(run, target, monkeypatch):
+    monkeypatch.setenv("UPLOAD_HELPER_LEDGER", target)
+    uid = run("start", SET, "--tag", "survey").strip()
+    run("start", SET, "--tag", "other")
+    run("stop", "other")
+    run("run", "--until-idle")
+    assert [(t["tag"], t["state"]) for t in listed(run)] == [("other", "CANCELLED"), ("survey", "SUCCEEDED")]
+    assert uid in run("show", uid[:8])
+
+
 @pytest.mark.parametrize("how", ["argument", "file", "stdin"])
 def test_handlers_come_from_anywhere(run, tmp_path, how):
     (tmp_path / "task.json").write_text(SET)
