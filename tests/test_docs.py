@@ -34,6 +34,7 @@ from servers import PLUGIN, Gunicorn, wait_until
 from test_browser_libraries import LIBRARIES, RESUMING
 from upload_helper.config import PREFIX, Config
 from upload_helper.protocols.dialects import DIALECTS, NamedChunk
+from upload_helper.work.places import VARIABLE
 from wires import Wire
 
 ROOT = Path(__file__).parent.parent
@@ -217,7 +218,7 @@ def default_folder() -> Path:
 
 
 def test_no_other_page_names_a_setting_that_does_not_exist():
-    known = {PREFIX + field.name.upper() for field in dataclasses.fields(Config)}
+    known = {PREFIX + field.name.upper() for field in dataclasses.fields(Config)} | {VARIABLE}
     for page in PAGES:
         assert set(re.findall(rf"{PREFIX}\w+", page.read_text())) <= known | {PREFIX}, page
 

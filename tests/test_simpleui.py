@@ -296,6 +296,14 @@ def test_start_work(as_json):
     assert hash_map.variables == {"other": "x"}
 
 
+@pytest.mark.parametrize("command", ["StartWork", "StartPeriodicWork"])
+def test_task_inherits_whether_errors_end_it_also_when_that_is_said_later(command):
+    work = FakeWork()
+    hash_map = put(work, **{command: {"work": SOME}}, BreakHandlersIfError="", BreakHandlers="")
+    assert work.started[0]["variables"] == {"BreakHandlersIfError": ""}
+    assert not hash_map.variables
+
+
 @pytest.mark.parametrize(("period", "minutes"), [(15, 15), ("60", 60), (1, 15), ("", 15), (None, 15)])
 def test_period_is_no_shorter_than_on_the_platform(period, minutes):
     work = FakeWork()

@@ -219,7 +219,7 @@ def _failure(answer: Answer, request: Request) -> str:
     text = answer.text
     for name, value in request.headers.items():
         if name.lower() not in ("accept", "accept-encoding", "content-type") and len(value) > 3:
-            text = text.replace(value, HIDDEN)  # a server may send back what it was sent
+            # A server may send back what it was sent.
             text = text.replace(value.partition(" ")[2] or value, HIDDEN)
     excerpt = " ".join("".join(c if c.isprintable() else " " for c in scrubbed(text)).split())[:_EXCERPT]
     return f"{answer.status} {phrase}".strip() + (f": {excerpt}" if excerpt else "")
