@@ -290,10 +290,13 @@ def test_worker_runs_as_a_process_until_sigterm(ledger, run):
             work.close()
 
 
-def test_worker_in_a_terminal_shows_a_table(ledger, run):
+@pytest.mark.parametrize("command", [("run", "--poll=0.05"), ("list", "--watch")])
+def test_live_table_in_a_terminal_until_ctrl_c(ledger, run, command):
     environment = {**os.environ, "PYTHONPATH": str(PLUGIN), "TERM": "xterm", "COLUMNS": "200"}
-    command = [sys.executable, "-m", "upload_helper.cli", "work", "run", "--poll=0.05"]
+    command = [sys.executable, "-m", "upload_helper.cli", "work", *command]
     run("start", BAD, "--tag", "survey")
+    if "list" in command:
+        run("run", "--until-idle")
     ours, theirs = pty.openpty()
     with subprocess.Popen(command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
