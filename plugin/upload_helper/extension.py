@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Flask, Request, current_app, has_app_context, request
 from werkzeug.local import LocalProxy
@@ -16,11 +17,15 @@ from .body import BLOCK
 from .config import Config
 from .errors import Error
 from .intake import read_chunk
+from .jobs import Jobs
 from .protocols.chunked import ChunkRequest, ChunkResponse, StatusRequest, StatusResponse
 from .service import Event, Upload, UploadService, log
 from .state import KEY, AppState, Authorize, Identify, Language, current_state
 from .stores import LocalStore
 from .views import answer_error, make_blueprint, take_from_form
+
+if TYPE_CHECKING:
+    from .work import Work
 
 
 class UploadHelper:
@@ -33,6 +38,10 @@ class UploadHelper:
     `language` returns the language of pages and widget, such as ``de``, or None for that of the browser; `texts` are
     further words for them, by language and key, beside or instead of those in ``static/texts.js``.
 
+    `post_execute` are handlers that become a task of `work` once an upload is finished, exactly one each; or a function
+    that returns those for an upload, or None. All tasks of `work` run in `work_threads` threads of every process that
+    serves requests; with 0, another process runs them, such as ``upload-helper work run``.
+
     The settings are read from ``app.config`` once, here; keys begin with ``UPLOAD_HELPER_``.
     """
 
@@ -44,11 +53,21 @@ class UploadHelper:
         identify: Identify | None = None,
         language: Language | None = None,
         texts: Mapping[str, Mapping[str, Any]] | None = None,
+        work: Work | None = None,
+        post_execute: Any = None,
+        work_threads: int = 2,
     ) -> None:
+        if post_execute is not None and work is None:
+            raise ValueError(
+                "post_execute needs a ledger: pass UploadHelper(app, work=Work('work.db'), post_execute=…)."
+            )
         self._authorize = authorize
         self._identify = identify
         self._language = language
         self._texts = texts or {}
+        self._work = work
+        self._post_execute = post_execute
+        self._work_threads = work_threads
         self._states: weakref.WeakKeyDictionary[Flask, AppState] = weakref.WeakKeyDictionary()
         if app is not None:
             self.init_app(app)
@@ -66,8 +85,11 @@ class UploadHelper:
         config = Config.from_mapping(app.config, folder=Path(app.instance_path) / "uploads")
 
         application = weakref.ref(app)
+        jobs = self._make_jobs(app, config)
 
         def notify(event: Event, upload: Upload) -> None:
+            if event == "finished" and jobs is not None and jobs.wanted:
+                _start_job(jobs, upload)
             signal = getattr(signals, f"upload_{event}")
             for receiver in signal.receivers_for(application()):
                 try:
@@ -76,12 +98,25 @@ class UploadHelper:
                     # What has happened has happened; no mistake of a receiver may undo or hide it.
                     log.exception("A receiver of upload_%s failed.", event)
 
-        service = UploadService(config, LocalStore(config), notify)
-        state = AppState(self, config, service, self._authorize, self._identify, self._language, self._texts)
+        service = UploadService(config, LocalStore(config), notify, jobs.note if jobs and jobs.wanted else None)
+        state = AppState(self, config, service, self._authorize, self._identify, self._language, self._texts, jobs)
+        if jobs is not None:
+            app.before_request(partial(jobs.tend, service))
         app.extensions[KEY] = self._states[app] = state
         # So that a plain view of the host answers our errors as the blueprint does, unless the host has its own way.
         if Error not in app.error_handler_spec[None][None]:
             app.register_error_handler(Error, answer_error)
+
+    def _make_jobs(self, app: Flask, config: Config) -> Jobs | None:
+        if self._work is None:
+            return None
+        application = weakref.ref(app)
+
+        def around() -> AbstractContextManager[Any]:
+            found = application()
+            return nullcontext() if found is None else found.app_context()
+
+        return Jobs(self._work, self._post_execute, config, self._work_threads, around)
 
     def blueprint(self, name: str = "uploads") -> Blueprint:
         """Return a blueprint with the ready-made endpoints, to be registered with a ``url_prefix``."""
@@ -154,6 +189,13 @@ class UploadHelper:
             "It is not clear which application is meant. Call within app.app_context(), of an application that"
             " init_app was called with."
         )
+
+
+def _start_job(jobs: Jobs, upload: Upload) -> None:
+    try:
+        jobs.start(upload)
+    except Exception:  # noqa: BLE001 - the upload is finished, whatever becomes of its task
+        log.exception("The task of upload %s could not be started yet.", upload.uploadUid)
 
 
 def _current_helper() -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from flask import current_app, has_request_context
 
@@ -30,6 +30,14 @@ Identify = Callable[[], object]
 Language = Callable[[], object]
 
 
+class JobProgress(Protocol):
+    """Knows the tasks of uploads."""
+
+    def progress(self, uid: str) -> tuple[dict[str, Any], Upload]:
+        """Return how far the task of an upload is, and the upload as it was; raises NotFoundError if there is none."""
+        ...
+
+
 @dataclass(frozen=True)
 class AppState:
     """Kept in ``app.extensions["upload_helper"]``."""
@@ -42,6 +50,8 @@ class AppState:
     language: Language | None = None
     texts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """The host's own words for pages and widget, by language and key."""
+    jobs: JobProgress | None = None
+    """Where handlers run after uploads, if the host wants that."""
 
     def owner(self) -> str | None:
         """Return who asks: '' for nobody in particular, None when the host's own code asks outside of a request."""

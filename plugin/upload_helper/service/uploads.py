@@ -36,13 +36,20 @@ class Uploads:
     """The operations that do not depend on how the bytes come.
 
     `owner` is who asks, as the host says; where it is None the host's own code asks, and may see every upload.
-    `notify` is told what happened to which upload.
+    `notify` is told what happened to which upload, and `prepare` is called with its uid before one is finished.
     """
 
-    def __init__(self, config: Config, store: Store, notify: Callable[[Event, Upload], None]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        notify: Callable[[Event, Upload], None],
+        prepare: Callable[[str], None] | None = None,
+    ) -> None:
         self.config = config
         self._store = store
         self._notify = notify
+        self._prepare = prepare
 
     def get_upload(self, uid: str, owner: str | None) -> Upload:
         """Return a finished upload; raises IncompleteError while something is missing."""
@@ -134,6 +141,8 @@ class Uploads:
         return record, created
 
     def _finish(self, uid: str) -> Record:
+        if self._prepare is not None:
+            self._prepare(uid)
         record, by_us = self._store.finish(uid)
         if by_us:
             log.info("upload %s finished: %d bytes", uid, record.total_size)

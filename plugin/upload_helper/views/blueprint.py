@@ -38,6 +38,7 @@ def make_blueprint(name: str) -> Blueprint:
     for rule, endpoint in (("", "collection"), ("/", "collection"), ("/<uid>", "upload")):
         blueprint.add_url_rule(rule, endpoint, dispatch, methods=_METHODS, provide_automatic_options=False)
     blueprint.add_url_rule("/<uid>/status", view_func=files.status)
+    blueprint.add_url_rule("/<uid>/job", view_func=files.job)
     blueprint.add_url_rule("/<uid>/delete", view_func=files.delete_by_form, methods=["POST"])
     blueprint.add_url_rule("/static/<wanted>/<filename>", "asset", assets.send)
     pages.register(blueprint)

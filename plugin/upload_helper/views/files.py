@@ -7,7 +7,7 @@ from contextlib import suppress
 from flask import Response, request
 
 from ..downloads import send_upload
-from ..errors import Error, ForbiddenError
+from ..errors import Error, ForbiddenError, NotFoundError
 from ..intake import query, respond
 from ..protocols import structs
 from ..protocols.chunked import StatusRequest
@@ -39,6 +39,19 @@ def list_uploads() -> Response:
 def status(uid: str) -> Response:
     """Say how far an upload is: GET on its status."""
     return _status(StatusRequest(uid))
+
+
+def job(uid: str) -> Response:
+    """Say how far what runs after an upload is: ``{jobUid, state, progress, stepName}``, progress from 0 to 1."""
+    state = current_state()
+    if state.jobs is None:
+        raise NotFoundError("Nothing runs after uploads here.")
+    progress, upload = state.jobs.progress(uid)
+    # The upload itself may be gone: handlers move files away.
+    if state.owner() not in (None, upload.owner):
+        raise NotFoundError
+    state.allow("status", upload)
+    return _fresh(progress)
 
 
 def download(uid: str) -> Response:

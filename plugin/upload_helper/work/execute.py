@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -64,14 +65,17 @@ def run_array(context: Context) -> Result:
     return outcome
 
 
-def execute(context: Context, kinds: Mapping[str, Kind]) -> Result | Stopped:
+def execute(
+    context: Context, kinds: Mapping[str, Kind], around: Callable[[], AbstractContextManager[object]] = nullcontext
+) -> Result | Stopped:
     """Run the task of `context`; whatever its handlers raise becomes a result."""
     kind = kinds.get(context.task.kind)
     if kind is None:
         return Failure(f"Tasks of the kind {context.task.kind!r} can't be run by this process.")
     try:
         context.check()
-        return kind(context)
+        with around():
+            return kind(context)
     except Stopped as stopped:
         return stopped
     except Error as error:

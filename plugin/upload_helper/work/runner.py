@@ -8,8 +8,8 @@ import signal
 import threading
 import time
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LedgerError
@@ -33,12 +33,22 @@ class Runner:
 
     A task is ours for `lease` seconds at a time; if this process dies, another worker takes it then, or sooner. Every
     `poll` seconds the ledger is asked for tasks that other processes put in; those of this process begin at once.
+    `around` makes what is entered around every task, such as an application's context.
     """
 
-    def __init__(self, work: Work, *, threads: int = 2, lease: float = 30, poll: float = 1) -> None:
+    def __init__(
+        self,
+        work: Work,
+        *,
+        threads: int = 2,
+        lease: float = 30,
+        poll: float = 1,
+        around: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
         if threads < 1 or lease <= 0 or poll <= 0:
             raise ValueError(f"threads={threads}, lease={lease}, poll={poll}: all must be above zero.")
         self.work = work
+        self._around = around
         self.threads, self.lease, self.poll = threads, lease, poll
         self._prepare()
 
@@ -194,7 +204,7 @@ class Runner:
         outcome: Result | Stopped = Failure(claim.error)
         try:
             if running is not None:
-                outcome = execute(running.context, self.work.kinds)
+                outcome = execute(running.context, self.work.kinds, self._around)
         except BaseException:  # Ctrl-C while it runs inline
             outcome = Stopped(Reason.SHUTDOWN)
             raise

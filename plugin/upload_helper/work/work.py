@@ -7,6 +7,7 @@ import secrets
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -199,9 +200,16 @@ class Work:
 
     # --- running ---
 
-    def runner(self, *, threads: int = 2, lease: float = 30, poll: float = 1) -> Runner:
+    def runner(
+        self,
+        *,
+        threads: int = 2,
+        lease: float = 30,
+        poll: float = 1,
+        around: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> Runner:
         """Return a new runner for this ledger; see Runner."""
-        runner = Runner(self, threads=threads, lease=lease, poll=poll)
+        runner = Runner(self, threads=threads, lease=lease, poll=poll, around=around)
         self._runners.add(runner)
         return runner
 

@@ -1,0 +1,264 @@
+"""What runs after an upload: exactly once, whatever dies in between; and who may see how far it is."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+
+import pytest
+from flask import Flask, request
+
+import upload_helper as uh
+from chunks import fetch, send, upload
+from faults import die_at, memory_folder
+from servers import wait_until
+from upload_helper.errors import LedgerBusyError
+from upload_helper.jobs import Jobs, job_uid
+from upload_helper.work import State, Work
+
+DATA = b"0123456789" * 100
+NOTE = [{"action": "run", "type": "python", "method": "note"}]
+
+
+@pytest.fixture
+def work(target):
+    opened = Work(target)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def noted(work) -> list[dict]:
+    """Return the variables with which the handlers ran."""
+    found: list[dict] = []
+
+    @work.function
+    def note(hashMap):
+        found.append(dict(hashMap.variables))
+
+    return found
+
+
+@pytest.fixture
+def make(work, folder):
+    """Return a function that makes the host; the test runs its tasks, unless it wants threads."""
+
+    def make_(post_execute=NOTE, **options) -> Flask:
+        app = Flask("host")
+        app.config.update(UPLOAD_HELPER_FOLDER=folder, UPLOAD_HELPER_DURABILITY="none", UPLOAD_HELPER_MIN_FREE_SPACE=0)
+        helper = uh.UploadHelper(
+            app, authorize=lambda access: request.headers.get("X-Role") != "none",
+            identify=lambda: request.headers.get("X-User"), **{"work": work, "post_execute": post_execute, "work_threads": 0, **options},
+        )  # fmt: skip
+        app.register_blueprint(helper.blueprint(), url_prefix="/uploads")
+        return app
+
+    return make_
+
+
+def pending(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder / ".jobs"))
+
+
+def test_finished_upload_starts_its_task(make, work, noted, folder):
+    client = make().test_client()
+    uid = upload(client, DATA, 300, name="Карта.tif", headers={"X-User": "anna"})
+    (task,) = work.list()
+    assert (task.uid, task.tag, task.title, task.state) == (job_uid(uid), "upload", "Карта.tif", State.ENQUEUED)
+    assert work.runner().run_until_idle() == 1
+    (variables,) = noted
+    path = variables.pop("path")
+    assert Path(path).read_bytes() == DATA
+    expected = {"uploadUid": uid, "fileName": "Карта.tif", "totalSize": len(DATA), "owner": "anna"}
+    assert {name: variables[name] for name in expected} == expected
+    assert pending(folder) == []
+
+
+def test_task_runs_in_a_thread_of_the_application_with_its_context(make, work):
+    app = make(work_threads=1)
+
+    @work.function
+    def note(hashMap):
+        taken = uh.current_helper.get_upload(hashMap.get("uploadUid")).move_to(
+            Path(app.instance_path) / "x.tif", overwrite=True
+        )
+        hashMap.put("ResultMessage", taken.read_text())
+
+    app.instance_path = str(Path(app.config["UPLOAD_HELPER_FOLDER"]).parent)
+    uid = upload(app.test_client(), DATA, 300)
+    done = work.wait(job_uid(uid), 10)
+    assert (done.state, done.error, done.result) == (State.SUCCEEDED, "", DATA.decode())
+    # The file has moved, and who sent it can still see what became of it.
+    assert app.test_client().get(f"/uploads/{uid}/job").json["state"] == "SUCCEEDED"
+    assert app.test_client().get(f"/uploads/{uid}/status").status_code == 404
+
+
+def test_function_of_the_host_chooses_the_handlers(make, work, noted):
+    client = make(lambda finished: NOTE if finished.fileName.endswith(".tif") else None).test_client()
+    for name in ("a.tif", "b.txt"):
+        upload(client, DATA, 300, name=name)
+    assert work.runner().run_until_idle() == 1
+    assert [variables["fileName"] for variables in noted] == ["a.tif"]
+
+
+def test_client_chooses_no_handlers(make, work):
+    client = make(lambda finished: None).test_client()
+    upload(client, DATA, 300, postExecute='[{"action": "run", "type": "python", "method": "note"}]')
+    assert work.list() == []
+
+
+def test_progress_is_for_the_owner_only(make, work, noted):
+    client = make().test_client()
+    anna = {"X-User": "anna"}
+    uid = ""
+    for number in range(4):
+        if uid:
+            assert client.get(f"/uploads/{uid}/job", headers=anna).status_code == 404
+        uid = send(client, DATA, 300, number, uid=uid, headers=anna).json["uploadUid"]
+    answer = client.get(f"/uploads/{uid}/job", headers=anna)
+    assert answer.json == {"jobUid": job_uid(uid), "state": "ENQUEUED", "progress": None, "stepName": ""}
+    assert answer.headers["Cache-Control"] == "no-store"
+    for headers in ({"X-User": "berta"}, {}):
+        assert client.get(f"/uploads/{uid}/job", headers=headers).status_code == 404
+    assert client.get(f"/uploads/{uid}/job", headers={**anna, "X-Role": "none"}).status_code == 403
+    unknown = client.get(f"/uploads/{'0' * 32}/job", headers=anna)
+    foreign = client.get(f"/uploads/{uid}/job", headers={"X-User": "berta"})
+    assert unknown.json == foreign.json
+    for strange in ("x", "%2e%2e", "١" * 32, uid.upper()):
+        assert client.get(f"/uploads/{strange}/job", headers=anna).status_code == 404
+    work.runner().run_until_idle()
+    assert client.get(f"/uploads/{uid}/job", headers=anna).json["progress"] == 1
+
+
+def test_other_tasks_of_the_ledger_are_not_shown(make, work):
+    uid = work.start_work(NOTE, variables={"owner": ""})
+    assert make().test_client().get(f"/uploads/{uid}/job").status_code == 404
+
+
+def test_without_work_there_are_no_jobs(host):
+    client = host.test_client()
+    assert client.get(f"/uploads/{'0' * 32}/job").status_code == 404
+
+
+def test_handlers_without_a_ledger_are_refused(make):
+    with pytest.raises(ValueError, match=r"work=Work"):
+        make(work=None)
+    with pytest.raises(uh.Error):
+        make([{"action": "walk"}])
+
+
+# --- nothing is lost, nothing runs twice ---
+
+
+def test_ledger_that_is_locked_holds_up_no_upload_and_the_task_starts_later(
+    make, work, noted, folder, monkeypatch, caplog
+):
+    client = make().test_client()
+    real = work.ledger.put
+    monkeypatch.setattr(work.ledger, "put", lambda *args: (_ for _ in ()).throw(LedgerBusyError("locked")))
+    uid = upload(client, DATA, 300)
+    assert fetch(client, uid) == DATA
+    assert pending(folder) == [uid]
+    assert "could not be started" in caplog.text
+    monkeypatch.setattr(work.ledger, "put", real)
+    make().test_client().get("/uploads/")  # any request to an application that was just started
+    assert pending(folder) == []
+    assert work.runner().run_until_idle() == 1
+    assert len(noted) == 1
+
+
+def test_function_that_raises_harms_no_upload_and_is_asked_again(make, work, noted, folder, caplog):
+    asked = []
+
+    def choose(finished):
+        asked.append(finished.uploadUid)
+        if len(asked) == 1:
+            raise ZeroDivisionError
+        return NOTE
+
+    uid = upload(make(choose).test_client(), DATA, 300)
+    assert work.list() == []
+    make(choose).test_client().get("/")
+    assert asked == [uid, uid]
+    assert [task.uid for task in work.list()] == [job_uid(uid)]
+
+
+def test_uploads_that_are_not_finished_or_gone_start_nothing(make, work, folder):
+    app = make()
+    client = app.test_client()
+    open_ = send(client, DATA, 300, 0).json["uploadUid"]
+    client.get(f"/uploads/{open_}")  # asks for it too early
+    (folder / ".jobs").mkdir(exist_ok=True)
+    for name in (open_, "f" * 32, "nonsense"):
+        (folder / ".jobs" / name).touch()
+    make().test_client().get("/")
+    assert pending(folder) == [open_, "nonsense"]
+    assert work.list() == []
+
+
+def test_planted_link_is_not_followed(make, work, folder, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    folder.mkdir()
+    (folder / ".jobs").symlink_to(elsewhere)
+    answer = send(make().test_client(), b"x", 1, 0)
+    assert answer.status_code == 500
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_process_that_dies_at_any_call_loses_no_task_and_starts_none_twice(make, work, noted, tmp_path):
+    client_of = lambda: make().test_client()  # noqa: E731
+    for number in itertools.count():
+        assert number < 100, "it never came to its end"
+        client = client_of()
+        uid = send(client, DATA, 500, 0).json["uploadUid"]
+        died = die_at(number, lambda c=client, u=uid: send(c, DATA, 500, 1, uid=u))
+        client = client_of()
+        client.get("/")  # the application was started again
+        state = client.get(f"/uploads/{uid}/status").json["state"]
+        if state != "finished":
+            assert send(client, DATA, 500, 1, uid=uid).status_code == 200
+        assert work.runner().run_until_idle() == 1
+        assert [task.state for task in work.list("upload")] == [State.SUCCEEDED] * (number + 1)
+        client_of().get("/")
+        assert work.runner().run_until_idle() == 0
+        if not died:
+            break
+    assert number > 3
+    assert len({variables["uploadUid"] for variables in noted}) == len(noted) == number + 1
+
+
+def test_threads_start_with_the_first_request_of_each_process(make, work, noted):
+    app = make(work_threads=1)
+    work.start_work(NOTE)
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            app.test_client().get("/")
+            wait_until(lambda: work.list()[0].state is State.SUCCEEDED, seconds=10)
+            work.close()
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert noted == []
+    work.start_work(NOTE)
+    app.test_client().get("/")
+    wait_until(lambda: noted)
+
+
+def test_jobs_of_one_process_look_only_now_and_then(make, monkeypatch):
+    looks = []
+    monkeypatch.setattr(Jobs, "recover", lambda self, service: looks.append(1))
+    client = make().test_client()
+    for _ in range(5):
+        client.get("/")
+    assert looks == [1]
+
+
+@pytest.fixture
+def tmp_path(tmp_path):
+    with memory_folder(tmp_path) as path:
+        yield path
