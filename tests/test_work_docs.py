@@ -30,19 +30,18 @@ def test_first_snippet_does_what_the_page_says(here):  # noqa: F811
 
 
 def test_types_functions_and_commands_of_ones_own(here, capsys):  # noqa: F811
-    module = run(snippets("python", "work.md", "Handlers")[0])
-    assert [task.state for task in module.work.list()] == [State.SUCCEEDED]
+    run(snippets("python", "work.md", "Handlers")[0])
     assert capsys.readouterr().out == "\a DONE, 7 m\n"
 
 
 def test_condition_that_does_not_hold(here):  # noqa: F811
     module = run(snippets("python", "work.md", "Conditions")[0])
-    assert module.work.get(module.uid).state is State.BLOCKED
+    assert module.state is State.BLOCKED
 
 
 def test_handler_of_the_platform(here):  # noqa: F811
     module = run(snippets("python", "work.md", "SimpleUI")[0])
-    (task,) = module.work.list(tag="my_task")
+    (task,) = module.tasks
     assert (task.retry, task.conditions) == (True, {Condition.CHARGING})
 
 
