@@ -25,6 +25,8 @@ from upload_helper.errors import (
 from upload_helper.work import Condition, Existing, Ledger, State, Task
 from upload_helper.work import tables as ledger_tables
 from upload_helper.work.claims import MAX_TEXT
+from upload_helper.work.clock import is_gone, process_name
+from upload_helper.work.engines import BUSY_SECONDS
 from upload_helper.work.leases import Watch
 from upload_helper.work.ledger import PutBack
 from upload_helper.work.rows import to_row
@@ -262,6 +264,14 @@ def test_lease_ends_with_its_process(ledger):
     assert over(ledger) == ["a"]
 
 
+def test_process_is_gone_if_another_has_its_number():
+    namespace, pid, started = process_name().split()
+    assert not is_gone(f"{namespace} {pid} {started}")
+    assert is_gone(f"{namespace} {pid} {int(started) - 1}")
+    # In another container its number may well be nobody's here.
+    assert not is_gone(f"pid:[1] {pid} {int(started) - 1}")
+
+
 def test_lease_of_a_process_that_cannot_be_seen_is_left(ledger):
     ledger.put(task("a"))
     ledger.claim(NOTHING, LEASE)
@@ -322,14 +332,14 @@ def test_lease_that_was_renewed_meanwhile_is_not_taken_back(ledger, clock):
 def test_task_that_kills_its_workers_lets_them_have_longer_and_longer_pauses(ledger, clock):
     ledger.put(task("a"))
     pauses = []
-    for _ in range(24):
+    for _ in range(104):
         claim = ledger.claim(NOTHING, LEASE)
         assert claim is not None
         ledger.take_back(*ledger.leases())
         pauses.append(ledger.get("a").next_run - clock.now)
         clock.pass_(max(pauses[-1], 0))
-    assert max(pauses[:20]) <= 0
-    assert 4 < pauses[20] < pauses[21] < pauses[22] < pauses[23] < 60
+    assert max(pauses[:100]) <= 0
+    assert 4 < pauses[100] < pauses[101] < pauses[102] < pauses[103] < 60
 
 
 # --- back to the queue ---
@@ -686,7 +696,7 @@ def test_child_has_connections_of_its_own(ledger):
     threads = [threading.Thread(target=use) for _ in range(3)]
     for thread in threads:
         thread.start()
-    children = []
+    children, since = [], time.monotonic()
     for number in range(10):
         pid = os.fork()
         if not pid:
@@ -698,6 +708,8 @@ def test_child_has_connections_of_its_own(ledger):
             os._exit(code)
         children.append(pid)
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+    # A fork waits for transactions, but no longer than these take, however many follow each other.
+    assert time.monotonic() - since < 10 * BUSY_SECONDS / 2
     stop.set()
     for thread in threads:
         thread.join()

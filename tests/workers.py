@@ -34,12 +34,12 @@ class Journal:
         rows = (line.split() for line in self.path.read_text().splitlines()) if self.path.exists() else ()
         return [(row[1], int(row[2]), float(row[3])) for row in rows if row[0] == word]
 
-    def unfinished(self, pid: int | None = None) -> set[str]:
-        """Return the tasks whose last attempt has begun and not ended, of one process or of all."""
+    def unfinished(self, pid: int) -> dict[str, int]:
+        """Return the tasks whose last attempt was begun by a process, and has not ended, with its number."""
         rows = [line.split() for line in self.path.read_text().splitlines()] if self.path.exists() else []
         ended = {(row[1], row[2]) for row in rows if row[0] == "end"}
         last = {row[1]: (row[2], int(row[4])) for row in rows if row[0] == "begin"}
-        return {u for u, (attempt, by) in last.items() if (u, attempt) not in ended and pid in (None, by)}
+        return {uid: int(attempt) for uid, (attempt, by) in last.items() if by == pid and (uid, attempt) not in ended}
 
     def wait(self, word: str, count: int = 1) -> tuple[str, int, float]:
         """Return the line with this word that is the last of so many."""

@@ -36,7 +36,7 @@ from .task import Condition, State, Task, mask_of
 MAX_TEXT = 1 << 16
 """Longest result or error in characters that a task's record keeps; the rest is cut off."""
 
-_PATIENCE = 20
+_PATIENCE = 100
 """How often in a row a worker may vanish in a task before the next one waits: the task may be what kills them."""
 
 _ALL = range(1 << len(Condition))
