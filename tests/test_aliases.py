@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import time
+from contextlib import suppress
 
 import pytest
 
@@ -11,6 +13,10 @@ from runs import FakeContext, handler
 from upload_helper.errors import HandlerError, InvalidHandlersError, UnknownNameError
 from upload_helper.work import Backoff, Work
 from upload_helper.work.aliases import HIDDEN, Alias, hidden, own_headers, scrubbed
+from upload_helper.work.handlers.arrays import name_of
+from upload_helper.work.handlers.http import read_request
+from upload_helper.work.statements import _prepared
+from upload_helper.work.variables import resolve_json
 
 SECRET = "hunter2-ü"
 BASIC = "Basic YW5uYTpodW50ZXIyLcO8"
@@ -119,6 +125,9 @@ def test_hidden_masks_every_secret(value, shown):
     [
         (f"see https://a:{SECRET}@h/x and http://b@h", f"see https://{HIDDEN}@h/x and http://{HIDDEN}@h"),
         ("https://h/@anna", "https://h/@anna"),
+        ("https://h:8080/@anna", "https://h:8080/@anna"),
+        (f"https://a:{SECRET}/{SECRET}@h/x", f"https://{HIDDEN}@h/x"),
+        (f"https://a@b:{SECRET}@{SECRET}@h/x", f"https://{HIDDEN}@h/x"),
         ("mail anna@example.org", "mail anna@example.org"),
         ("Bearer abcdef.ghi", f"Bearer {HIDDEN}"),
         ("a basic right", "a basic right"),
@@ -131,6 +140,32 @@ def test_hidden_masks_every_secret(value, shown):
 )
 def test_scrubbed_masks_secrets_in_text(text, shown):
     assert scrubbed(text) == shown
+
+
+@pytest.mark.parametrize(
+    "part", ["a.", "a://", "a://x:", "?", "?a", "basic ", "@", "a@", "&token", "'", "[", "--", "/*", "a ", "://a:b"]
+)
+def test_long_texts_are_looked_through_in_time(part):
+    """With the square of the length, this would take hours."""
+    text = part * (10**6 // len(part))
+    begun = time.monotonic()
+    scrubbed(text)
+    hidden(text)
+    name_of(handler("http", text))
+    with pytest.raises(HandlerError):
+        read_request(FakeContext().step("http", f"GET{' ' * 10**6}{text}"))
+    with suppress(HandlerError):
+        resolve_json(text, {})
+    with suppress(HandlerError):
+        _prepared(text)
+    assert time.monotonic() - begun < 20
+
+
+def test_deep_values_are_hidden():
+    deep: dict = {"password": SECRET}
+    for _ in range(5000):
+        deep = {"x": [deep]}
+    assert SECRET not in json.dumps(hidden(deep))
 
 
 def test_headers_of_a_request_of_its_own():

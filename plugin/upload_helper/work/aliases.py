@@ -15,15 +15,21 @@ from ..errors import InvalidHandlersError, UnknownNameError, shown
 
 HIDDEN = "***"
 MOST_LETTERS = 200
+_DEEPEST = 50
 
 _NAME = re.compile(r"[\w.-]+")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _SECRET_NAME = re.compile(
     r"(?i)pass(word|wd|phrase)?$|^pwd$|secret|token|(^|[_-])auth($|[_-]|orization)|^basic$|api[_-]?key|access[_-]?key|cookie|signature|^sig$"
 )
-_USER_INFO = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^/?#\s\"'<>]*@")
+# What somebody wrote may be long: no pattern looks further than it must, so that none takes the square of its length.
+# A password may have a slash in it that nobody encoded; a port in front of a path with an @ is none.
+_USER_INFO = re.compile(
+    r"""(?i)\b([a-z][a-z0-9+.-]{0,20}://)"""
+    r"""(?:(?:[^/?#\s"'<>@]{0,1000}+@)++|[^/?#:\s"'<>@]{0,200}+:(?!\d{1,5}[/?#])[^\s"'<>@]{0,300}+@)"""
+)
 _CREDENTIALS = re.compile(r"(?i)\b(basic|bearer|digest|token)[ ]+[A-Za-z0-9+/=._~-]{6,}")
-_QUERY = re.compile(r"([?&;])([^=&#\s\"']+)=([^&#\s\"']*)")
+_QUERY = re.compile(r"([?&;])([^=?&;#\s\"']{1,100}+)=([^&#\s\"']*)")
 
 
 @dataclass(frozen=True)
@@ -122,18 +128,20 @@ def check_url(url: object) -> SplitResult:
     return parts
 
 
-def hidden(value: Any, name: str = "") -> Any:
+def hidden(value: Any, name: str = "", depth: int = 0) -> Any:
     """Return a copy of a JSON value with all secrets masked: for lists, logs, ``repr`` and notifications."""
+    if depth > _DEEPEST:
+        return HIDDEN
     if name and _SECRET_NAME.search(name) and value not in (None, "", [], {}):
         return HIDDEN
     if isinstance(value, Mapping):
-        masked = {key: _hidden_member(str(key), item, name) for key, item in value.items()}
+        masked = {key: _hidden_member(str(key), item, name, depth) for key, item in value.items()}
         if value.get("type") == "set" and isinstance(value.get("method"), str):
             masked["method"] = ";".join(_hidden_assignment(part) for part in value["method"].split(";"))
         return masked
     if isinstance(value, (list, tuple)):
-        return [hidden(item) for item in value]
-    return _hidden_text(value) if isinstance(value, str) else value
+        return [hidden(item, depth=depth + 1) for item in value]
+    return _hidden_text(value, depth) if isinstance(value, str) else value
 
 
 def scrubbed(text: str) -> str:
@@ -143,10 +151,10 @@ def scrubbed(text: str) -> str:
     return _CREDENTIALS.sub(rf"\1 {HIDDEN}", text)
 
 
-def _hidden_member(key: str, value: Any, parent: str) -> Any:
+def _hidden_member(key: str, value: Any, parent: str, depth: int) -> Any:
     if parent.lower() == "headers" and key.lower() not in _OPEN_HEADERS:
         return HIDDEN
-    return hidden(value, key)
+    return hidden(value, key, depth + 1)
 
 
 _OPEN_HEADERS = frozenset({"accept", "accept-language", "content-type", "user-agent"})
@@ -157,11 +165,11 @@ def _scrub_member(match: re.Match[str]) -> str:
     return f"{match[1]}{match[2]}={HIDDEN}" if secret else match[0]
 
 
-def _hidden_text(text: str) -> Any:
+def _hidden_text(text: str, depth: int) -> Any:
     """Return a text without secrets; one that is JSON, such as a ``postExecute``, as what it stands for."""
     if text.lstrip().startswith(("{", "[")):
         with suppress(ValueError, RecursionError):
-            return hidden(json.loads(text))
+            return hidden(json.loads(text), depth=depth + 1)
     return scrubbed(text)
 
 

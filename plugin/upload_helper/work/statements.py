@@ -28,7 +28,7 @@ _BATCH = 1000
 
 # What is not looked into: texts, quoted names, comments. Then the places for values.
 _TOKEN = re.compile(
-    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]|--[^\n]*|/\*.*?(?:\*/|\Z)"""
+    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\[\]]*\]|--[^\n]*|/\*.*?(?:\*/|\Z)"""
     r"|(?P<numbered>\?\d+)|(?P<place>\?)|@(?P<name>[^\W\d]\w*)|(?P<other>[:$][^\W\d]\w*)",
     re.DOTALL,
 )

@@ -28,7 +28,7 @@ def resolve_json(text: str, variables: Mapping[str, Any]) -> str:
     """Return a body with its names replaced: in the strings of JSON as JSON, in any other text as text."""
     try:
         template = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return as_text(resolve(text, variables))
     if not isinstance(template, (dict, list)):
         return as_text(resolve(text, variables))

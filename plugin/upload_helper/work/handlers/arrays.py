@@ -146,7 +146,7 @@ class _Array:
             return _named(error, name)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a function of the host may raise anything
             _log.exception("%s failed", name)
-            return HandlerError(f"{name}: {type(error).__name__}: {scrubbed(str(error))[:MOST_TEXT]}")
+            return HandlerError(f"{name}: {type(error).__name__}: {_text_of(error)}")
         if result is not None and not isinstance(result, HashMap):
             variables[RESULT_MESSAGE] = result
         return None
@@ -177,8 +177,13 @@ def name_of(handler: object) -> str:
     method = str(handler.get("method", ""))
     if handler.get("type") == "set":  # values may be anything
         method = ";".join(part.partition("=")[0].strip() for part in method.split(";"))
-    text = scrubbed(" ".join(f"{handler.get('type', '')} {method}".split()))
+    text = scrubbed(" ".join(f"{handler.get('type', '')} {method[:MOST_TEXT]}".split()))
     return text[:MOST_NAME] + ("…" if len(text) > MOST_NAME else "")
+
+
+def _text_of(error: BaseException) -> str:
+    # Cut once more before: what is longer than that need not be looked through.
+    return scrubbed(str(error)[: 5 * MOST_TEXT])[:MOST_TEXT]
 
 
 def _loaded(value: object) -> list[Any]:
@@ -212,5 +217,5 @@ def _check_shape(number: int, handler: object) -> None:
 def _named(error: Error, name: str) -> HandlerError:
     """Return the error with the handler's name in front of its text."""
     kind = type(error) if isinstance(error, HandlerError) else HandlerError
-    text = f"{name}: {scrubbed(str(error))[:MOST_TEXT]}"
+    text = f"{name}: {_text_of(error)}"
     return kind(text, retry_after=error.retry_after)
