@@ -41,7 +41,9 @@ class Postgres:
         """Return the URL of an empty ledger: a schema of its own, which is made faster than a database."""
         name = f"ledger_{secrets.token_hex(6)}"
         if self._engine is None:
-            self._engine = sqlalchemy.create_engine(f"{self._url}?host={self.folder}", isolation_level="AUTOCOMMIT")
+            self._engine = sqlalchemy.create_engine(
+                f"{self._url}?host={self.folder}", isolation_level="AUTOCOMMIT", pool_pre_ping=True
+            )
         with self._engine.connect() as connection:
             connection.exec_driver_sql(f"create schema {name}")
         return f"{self._url}?host={self.folder}&options=-csearch_path%3D{name}"

@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import stat
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -680,6 +681,13 @@ def test_error_of_the_database_shows_no_values(ledger):
         ledger.put_alias("a", {"Authorization": "geheim"})
     assert "geheim" not in str(caught.value)
     assert "geheim" not in str(caught.value.__cause__)
+
+
+def test_missing_driver_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(LedgerError, match="psycopg") as caught:
+        Ledger("postgresql://u:geheim@h/d")
+    assert "[postgres]" in caught.value.remedy
 
 
 # --- forks ---

@@ -538,6 +538,19 @@ def test_runner_survives_a_ledger_that_is_gone_for_a_while(work, monkeypatch, ca
     assert caplog.text.count("gone, for a test") == 1
 
 
+def test_runner_survives_a_restart_of_the_server(database_server, caplog):
+    work = Work(database_server.url())
+    register(work)
+    with work.runner(poll=POLL):
+        work.wait(work.start_work(handler("count")), 5)
+        with work.ledger.engines.read() as connection:
+            # All of this server's connections but this one, as a restart ends them.
+            end = "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() and query <> ''"
+            connection.execute(text(end))
+        assert work.wait(work.start_work(handler("count")), 10).state is State.SUCCEEDED
+    work.close()
+
+
 def test_task_stops_when_its_lease_cannot_be_renewed(work, monkeypatch):
     monkeypatch.setattr(work.ledger, "renew", lambda *a: (_ for _ in ()).throw(LedgerBusyError("locked")))
     monkeypatch.setattr(work.ledger, "held", lambda *a: (_ for _ in ()).throw(LedgerBusyError("locked")))

@@ -8,6 +8,7 @@ import shlex
 import pytest
 from click.testing import CliRunner
 
+from chunks import upload
 from test_docs import ROOT, here, run, snippets  # noqa: F401
 from upload_helper.cli import main
 from upload_helper.work import Condition, State
@@ -74,3 +75,28 @@ def test_help_says_the_same(name):
     (line,) = re.findall(rf"^\| `upload-helper work {name}` \| (.*?) \|$", TEXT, re.MULTILINE)
     help_text = main.commands["work"].commands[name].get_short_help_str(200)
     assert line.partition(",")[0].partition(";")[0].partition(" with")[0].rstrip(".") in help_text
+
+
+def test_tasks_are_started_and_stopped_as_the_page_says(here):  # noqa: F811
+    module = run(snippets("python", "work.md", "Start, stop, look")[0])
+    assert module.first == module.same
+    assert module.stopped == 1
+    assert (module.task.state, module.task.result) == (State.SUCCEEDED, "42 points")
+
+
+def test_states_are_in_the_table():
+    assert sorted(named("state")) == sorted(State)
+
+
+def test_handlers_run_after_an_upload(here):  # noqa: F811
+    module = run(snippets("python", "work.md", "After an upload")[0])
+    client = module.app.test_client()
+    uid = upload(client, b"0123456789", 4, name="map.tif")
+    done = module.work.wait(f"upload-{uid}", 10)
+    assert (done.state, done.result) == (State.SUCCEEDED, "map.tif: 10 bytes")
+    assert (here / f"published-{uid}.bin").read_bytes() == b"0123456789"
+    assert client.get(f"/uploads/{uid}/job").json["state"] == "SUCCEEDED"
+    assert set(done.variables) == set(
+        re.findall(r"`(\w+)`", TEXT.partition("Their variables are ")[2].partition(".")[0])
+    )
+    module.work.close()

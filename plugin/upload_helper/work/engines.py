@@ -99,7 +99,13 @@ class Engines:
 
     def _make(self) -> Engine:
         if not self.is_local:
-            return create_engine(self.url, hide_parameters=True, pool_pre_ping=True)
+            try:
+                return create_engine(self.url, hide_parameters=True, pool_pre_ping=True)
+            except ModuleNotFoundError as error:
+                raise LedgerError(
+                    f"The ledger {self.name} needs the module {error.name}.",
+                    remedy="Install it: pip install 'flask-upload-helper[postgres]'.",
+                ) from error
         engine = create_engine(self.url, hide_parameters=True, connect_args={"timeout": self._busy})
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)

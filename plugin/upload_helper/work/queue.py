@@ -28,9 +28,9 @@ class Queue:
         self.clock = clock
         try:
             self._open()
-        except BaseException:
+        finally:
+            # Whoever opens a ledger may use it much later, in another process, or never.
             engines.close()
-            raise
 
     def _open(self) -> None:
         with self.engines.read() as connection:
