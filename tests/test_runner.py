@@ -320,6 +320,15 @@ def test_task_shows_that_it_waits_no_longer_for_its_conditions(work, switches):
     assert work.get(holding).state is State.SUCCEEDED
 
 
+def test_nobody_is_asked_about_conditions_that_no_task_waits_for(work, switches):
+    asked = []
+    switches.lost = lambda conditions: asked.append(conditions) or frozenset()
+    plain, conditional = work.start_work(handler("count")), work.start_work(handler("count"), conditions="IDLE")
+    work.runner().run_until_idle()
+    assert work.get(plain).state is work.get(conditional).state is State.SUCCEEDED
+    assert set().union(*asked) == {Condition.IDLE}
+
+
 def test_provider_that_raises_does_not_stop_the_runner(work, switches, caplog):
     conditional = work.start_work(handler("count"), conditions="IDLE")
     lost, switches.lost = switches.lost, lambda conditions: 1 / 0
@@ -498,6 +507,21 @@ def test_runner_of_a_parent_is_started_anew_in_a_child(work):
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert work.wait(work.start_work(handler("count")), 5).state is State.SUCCEEDED
     runner.stop()
+
+
+def test_runner_with_threads_runs_nothing_inline(work):
+    with work.runner(poll=POLL) as runner, pytest.raises(RuntimeError, match="already"):
+        runner.run_until_idle()
+
+
+def test_task_whose_result_cannot_be_written_at_all_is_not_kept_for_ever(work, monkeypatch, caplog):
+    real = work.ledger.finish
+    monkeypatch.setattr(work.ledger, "finish", lambda *args, **kwargs: 1 / 0)
+    uid = work.start_work(handler("count"))
+    with work.runner(poll=POLL, lease=0.3):
+        wait_until(lambda: "could not be written" in caplog.text)
+        monkeypatch.setattr(work.ledger, "finish", real)
+        assert work.wait(uid, 5).attempt >= 2
 
 
 @pytest.mark.parametrize("options", [{"threads": 0}, {"lease": 0}, {"poll": -1}])

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Select,
     bindparam,
     case,
+    func,
     literal,
     select,
     union_all,
@@ -175,10 +176,16 @@ class Claims(Queue):
             held = _held(lease.uid, lease.attempt).where(c.lease_end == lease.lease_end)
             return self._give_up(connection, held, values, "Its worker vanished, and it was cancelled.")
 
-    def wants(self) -> bool:
-        """Return whether any task waits for conditions."""
+    def wants(self) -> frozenset[Condition]:
+        """Return the conditions that tasks wait for, so that nobody is asked about others."""
+        masks: list[int] = []
+        last: int | None = 0
         with self.engines.read() as connection:
-            return connection.execute(_CONDITIONAL).first() is not None
+            # One step per combination, however many tasks wait.
+            while last is not None and last in _ALL:
+                masks.append(last)
+                last = connection.execute(_NEXT_MASK, {"last": last}).scalar()
+        return frozenset(condition for condition in Condition for mask in masks if mask & mask_of([condition]))
 
     def block(self, lost: frozenset[Condition]) -> int:
         """Show tasks as BLOCKED that wait for a lost condition; claims look at the conditions themselves."""
@@ -243,7 +250,7 @@ _TAKE = (
 _LEASES = select(c.uid, c.attempt, c.owner, c.boot, c.lease_end, c.lease).where(
     c.state == State.RUNNING, c.version <= ROW_VERSION
 )
-_CONDITIONAL = select(c.id).where(c.waiting > 0).limit(1)
+_NEXT_MASK = select(func.min(c.waiting)).where(c.waiting > bindparam("last"))
 _NOBODY: dict[str, Any] = {"owner": "", "boot": "", "lease_end": None, "lease": None}
 
 

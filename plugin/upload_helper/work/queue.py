@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from ..errors import InvalidTaskError, UnknownTaskError, shown
 from .clock import TURNED_BACK, Clock
@@ -51,8 +52,8 @@ class Queue:
                     if kept is not None:
                         return str(kept)
                 self._stop(connection, *alive)
-            if connection.execute(select(c.id).where(c.uid == task.uid)).scalar() is None:
-                connection.execute(insert(tasks).values(row))
+            new = postgresql.insert(tasks) if _is_postgres(connection) else sqlite.insert(tasks)
+            connection.execute(new.values(row).on_conflict_do_nothing(index_elements=[c.uid]))
         return task.uid
 
     def get(self, uid: str) -> Task:
@@ -127,7 +128,7 @@ class Queue:
 
     def _lock_tag(self, connection: Connection, tag: str) -> None:
         # SQLite has one writer anyway. Elsewhere two could find the tag free, and both take it.
-        if connection.dialect.name == "postgresql":
+        if _is_postgres(connection):
             connection.execute(select(func.pg_advisory_xact_lock(5551202, func.hashtext(tag))))
 
     # --- aliases ---
@@ -158,6 +159,10 @@ class Queue:
 
 
 _BY_UID = select(tasks).where(c.uid == bindparam("uid_"))
+
+
+def _is_postgres(connection: Connection) -> bool:
+    return connection.dialect.name == "postgresql"
 
 
 def _alias(text: str) -> dict[str, Any]:

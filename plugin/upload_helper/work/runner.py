@@ -105,6 +105,8 @@ class Runner:
 
     def run_until_idle(self) -> int:
         """Run, in this thread, every task that can run now; return how many runs that were."""
+        if self._pid == os.getpid():
+            raise RuntimeError("This runner runs in threads already; use another one.")
         runs = 0
         self._prepare()
         self._keeper.start()
@@ -166,13 +168,16 @@ class Runner:
         return self._look_at_conditions()
 
     def _look_at_conditions(self) -> frozenset[Condition]:
+        """Show which tasks are blocked; return the conditions whose tasks can't be taken."""
         ledger = self.work.ledger
-        lost = self.work.lost(_ALL) if ledger.wants() else frozenset()
+        wanted = ledger.wants()
+        lost = self.work.lost(wanted) if wanted else frozenset()
         if self._lost is None or self._lost - lost:
             ledger.unblock(lost)
         ledger.block(lost)
         self._lost = lost
-        return lost
+        # Nobody was asked about the others; a task that comes with one just now is looked at next time.
+        return lost | (_ALL - wanted)
 
     def _keep_house(self) -> None:
         now = time.monotonic()
@@ -209,9 +214,12 @@ class Runner:
             outcome = Stopped(Reason.SHUTDOWN)
             raise
         finally:
-            self._settle(claim, outcome)
-            if running is not None:
-                self._keeper.remove(running)
+            try:
+                self._settle(claim, outcome)
+            finally:
+                # Or its lease would be kept for ever.
+                if running is not None:
+                    self._keeper.remove(running)
 
     def _settle(self, claim: Claim, outcome: Result | Stopped) -> None:
         """Write what came of a run, however long the database can't be written to: it has been done, after all."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Column,
     Connection,
@@ -34,7 +35,7 @@ schema = Table("upload_helper_schema", metadata, Column("version", Integer, null
 tasks = Table(
     "upload_helper_tasks",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
     Column("uid", String(64), nullable=False, unique=True),
     Column("version", Integer, nullable=False),
     Column("tag", String(200), nullable=False, index=True),
