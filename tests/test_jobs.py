@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
+import requests
 from flask import Flask, request
 
 import upload_helper as uh
-from chunks import fetch, send, upload
+from chunks import RAW, fetch, fields, send, upload
 from faults import die_at, memory_folder
 from servers import wait_until
 from upload_helper.errors import LedgerBusyError
@@ -256,6 +259,45 @@ def test_jobs_of_one_process_look_only_now_and_then(make, monkeypatch):
     for _ in range(5):
         client.get("/")
     assert looks == [1]
+
+
+def served() -> Flask:
+    """Return a host for gunicorn; the first attempt of its tasks waits to be stopped."""
+    app = Flask("served")
+    app.config.update(json.loads(os.environ["HOST_CONFIG"]))
+    work = Work(os.environ["WORK_LEDGER"])
+
+    @work.function
+    def note(hashMap):
+        task = hashMap.step.context.task
+        if task.attempt == 1:
+            hashMap.step.sleep(60)
+        return f"attempt {task.attempt}"
+
+    helper = uh.UploadHelper(app, authorize=lambda access: True, work=work, post_execute=NOTE)
+    app.register_blueprint(helper.blueprint(), url_prefix="/uploads")
+    return app
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=lambda how: how.name)
+def test_task_outlives_the_servers_worker_that_ran_it(work, target, gunicorn, monkeypatch, how):
+    monkeypatch.setenv("WORK_LEDGER", target)
+    server = gunicorn(app="test_jobs:served()", workers=1)
+    query = fields(DATA, len(DATA), 0)
+    answer = requests.post(server.url, params=query, data=DATA, headers=RAW, timeout=30)
+    job = job_uid(answer.json()["uploadUid"])
+    wait_until(lambda: work.get(job).state is State.RUNNING)
+    (worker,) = server.pids()
+    os.kill(worker, how)
+
+    def ended() -> bool:
+        # Another worker takes its place, and begins with its first request; the one that ends may answer some more.
+        requests.get(server.url, timeout=30)
+        return work.get(job).state.ended
+
+    wait_until(ended)
+    done = work.get(job)
+    assert (done.state, done.result, done.attempt) == (State.SUCCEEDED, "attempt 2", 2)
 
 
 @pytest.fixture
