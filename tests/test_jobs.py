@@ -20,6 +20,9 @@ from upload_helper.errors import LedgerBusyError
 from upload_helper.jobs import Jobs, job_uid
 from upload_helper.work import State, Work
 
+# Threads don't come along, which is what is looked at here.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+
 DATA = b"0123456789" * 100
 NOTE = [{"action": "run", "type": "python", "method": "note"}]
 

@@ -33,6 +33,9 @@ from upload_helper.work.ledger import PutBack
 from upload_helper.work.rows import to_row
 from upload_helper.work.tables import ROW_VERSION, migrate, tasks
 
+# Threads don't come along, which is what is looked at here.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+
 NOTHING = frozenset()
 HANDLER = {"action": "run", "type": "python", "method": "f"}
 LEASE = 30
@@ -743,6 +746,27 @@ def test_child_has_connections_of_its_own(ledger):
         thread.join()
     assert codes == [0] * 10
     assert len(ledger.find(None, None, 100)) == 11
+
+
+def test_two_threads_may_fork_at_once(ledger):
+    barrier, codes = threading.Barrier(2), []
+
+    def fork() -> None:
+        for number in range(10):
+            barrier.wait(20)
+            pid = os.fork()
+            if not pid:
+                os._exit(number)
+            codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            ledger.put(task(f"{threading.get_ident()}-{number}"))
+
+    threads = [threading.Thread(target=fork, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(codes) == sorted([*range(10), *range(10)])
+    assert len(ledger.find(None, None, 100)) == 20
 
 
 def test_task_is_frozen_and_shows_no_handlers():

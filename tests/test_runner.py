@@ -16,6 +16,9 @@ from upload_helper.errors import LedgerBusyError
 from upload_helper.work import Backoff, Condition, Context, Reason, State, Stopped, Work
 from upload_helper.work.tables import ROW_VERSION, tasks
 
+# Threads don't come along, which is what is looked at here.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+
 POLL = 0.05
 
 

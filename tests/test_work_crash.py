@@ -17,6 +17,9 @@ from upload_helper.work import claims as ledger_claims
 from upload_helper.work.clock import Clock
 from workers import Journal, Worker, audit, audited
 
+# Threads don't come along, which is what is looked at here.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+
 LEASE = 1.0
 OPTIONS = {"threads": 2, "lease": LEASE, "poll": 0.1}
 

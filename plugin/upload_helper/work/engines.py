@@ -139,30 +139,40 @@ class Engines:
 
 
 _all: weakref.WeakSet[Engines] = weakref.WeakSet()
-_forking: list[Engines] = []
 _abandoned: list[Engine] = []
 
 
-def _before_fork() -> None:
-    _forking[:] = list(_all)
-    for engines in _forking:
-        engines.before_fork()
+class _Forks:
+    """One fork at a time: what is closed before it must be the same that is opened again after it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._closed: list[Engines] = []
+
+    def before(self) -> None:
+        self._lock.acquire()
+        self._closed = list(_all)
+        for engines in self._closed:
+            engines.before_fork()
+
+    def after_in_parent(self) -> None:
+        for engines in self._closed:
+            engines.after_fork_in_parent()
+        self._closed = []
+        self._lock.release()
+
+    def after_in_child(self) -> None:
+        for engines in self._closed:
+            engines.after_fork_in_child()
+        self._closed = []
+        self._lock = threading.Lock()
 
 
-def _after_fork_in_parent() -> None:
-    for engines in _forking:
-        engines.after_fork_in_parent()
-    _forking.clear()
-
-
-def _after_fork_in_child() -> None:
-    for engines in _forking:
-        engines.after_fork_in_child()
-    _forking.clear()
-
-
+_forks = _Forks()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+    os.register_at_fork(
+        before=_forks.before, after_in_parent=_forks.after_in_parent, after_in_child=_forks.after_in_child
+    )
 
 
 def _url(target: str | Path) -> URL:
