@@ -315,6 +315,23 @@ def test_after_a_reboot_a_file_of_this_machine_has_no_leases(tmp_path):
     again.close()
 
 
+def test_file_that_machines_share_keeps_the_leases_of_other_boots(tmp_path, monkeypatch):
+    class Remote(sqlite3.Connection):
+        """As on a network drive, where SQLite refuses to share memory."""
+
+        def execute(self, sql, *args):
+            return super().execute("select 'delete'" if "journal_mode" in sql else sql, *args)
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3.dbapi2, "connect", lambda *args, **options: connect(*args, **options, factory=Remote))
+    ledger = Ledger(tmp_path / "work.db", clock=FakeClock("boot-1"))
+    ledger.put(task("a"))
+    ledger.claim(NOTHING, LEASE)
+    ledger.clock.boot = "boot-2"
+    assert over(ledger) == []
+    ledger.close()
+
+
 @pytest.mark.parametrize(("boot", "other"), [("boot-1", "boot-2"), ("", ""), ("boot-1", ""), ("boot-1 x", "boot-1 y")])
 def test_lease_of_a_clock_that_cannot_be_compared_is_over_when_it_is_not_renewed_for_so_long(target, boot, other):
     ledger, clock = Ledger(target, clock=FakeClock(boot)), FakeClock(other, monotonic=5e6)

@@ -40,7 +40,8 @@ class Engines:
 
     def __init__(self, target: str | Path, *, busy: float = BUSY_SECONDS) -> None:
         self.url = _url(target)
-        self.is_local = self.url.get_backend_name() == "sqlite"
+        self._is_file = self.url.get_backend_name() == "sqlite"
+        self.is_local = self._is_file
         """Whether all who use this database run on one machine: SQLite's WAL is memory that they share."""
         self._busy = busy
         self._gate = threading.Condition()
@@ -55,7 +56,7 @@ class Engines:
     @property
     def name(self) -> str:
         """The database as it may be shown: without a password."""
-        return str(self.url.database) if self.is_local else self.url.set(query={}).render_as_string(hide_password=True)
+        return str(self.url.database) if self._is_file else self.url.set(query={}).render_as_string(hide_password=True)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -98,7 +99,7 @@ class Engines:
                 self._gate.notify_all()
 
     def _make(self) -> Engine:
-        if not self.is_local:
+        if not self._is_file:
             try:
                 return create_engine(self.url, hide_parameters=True, pool_pre_ping=True)
             except ModuleNotFoundError as error:
@@ -107,9 +108,18 @@ class Engines:
                     remedy="Install it: pip install 'flask-upload-helper[postgres]'.",
                 ) from error
         engine = create_engine(self.url, hide_parameters=True, connect_args={"timeout": self._busy})
-        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "connect", self._prepare)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
+
+    def _prepare(self, connection: Any, _record: Any) -> None:
+        # Transactions are begun below, not by the module.
+        connection.isolation_level = None
+        if connection.execute("pragma journal_mode=wal").fetchone()[0] != "wal":
+            # This file system has no memory to share, so other machines may use the file as well.
+            self.is_local = False
+        # What was acknowledged survives a power cut as well, for one sync more.
+        connection.execute("pragma synchronous=full")
 
     def before_fork(self) -> None:
         """Wait for the transactions of other threads, and close every connection."""
@@ -206,14 +216,6 @@ def _file(path: str) -> URL:
         # Aliases hold passwords. SQLite gives its other files the same mode; what is wrong here it says itself.
         os.close(os.open(absolute, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
     return URL.create("sqlite", database=str(absolute))
-
-
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    # Transactions are begun below, not by the module.
-    connection.isolation_level = None
-    connection.execute("pragma journal_mode=wal")
-    # What was acknowledged survives a power cut as well, for one sync more.
-    connection.execute("pragma synchronous=full")
 
 
 def _begin_sqlite(connection: Connection) -> None:
