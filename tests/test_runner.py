@@ -332,6 +332,23 @@ def test_nobody_is_asked_about_conditions_that_no_task_waits_for(work, switches)
     assert set().union(*asked) == {Condition.IDLE}
 
 
+def test_task_that_comes_while_conditions_are_looked_at_waits_for_its_own(work, switches, monkeypatch):
+    switches.off = {Condition.IDLE}
+    wants, late = work.ledger.wants, []
+
+    def look():
+        wanted = wants()
+        if not late:
+            late.append(work.start_work(handler("count"), conditions="IDLE"))
+        return wanted
+
+    monkeypatch.setattr(work.ledger, "wants", look)
+    runner = work.runner()
+    for state in (State.ENQUEUED, State.BLOCKED):
+        assert runner.run_until_idle() == 0
+        assert (work.get(late[0]).state, work.get(late[0]).attempt) == (state, 0)
+
+
 def test_provider_that_raises_does_not_stop_the_runner(work, switches, caplog):
     conditional = work.start_work(handler("count"), conditions="IDLE")
     lost, switches.lost = switches.lost, lambda conditions: 1 / 0
