@@ -307,3 +307,19 @@ def test_task_outlives_the_servers_worker_that_ran_it(work, target, gunicorn, mo
 def tmp_path(tmp_path):
     with memory_folder(tmp_path) as path:
         yield path
+
+
+def test_ledger_that_is_locked_holds_up_a_request_once_however_many_tasks_are_due(make, work, folder, monkeypatch):
+    asked = []
+
+    def busy(*_args):
+        asked.append(1)
+        raise LedgerBusyError("locked")
+
+    monkeypatch.setattr(work.ledger, "put", busy)
+    client = make().test_client()
+    uids = [upload(client, DATA, 300) for _ in range(3)]
+    asked.clear()
+    make().test_client().get("/")
+    assert len(asked) == 1
+    assert pending(folder) == sorted(uids)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config import Config, Durability
-from .errors import IncompleteError, NotFoundError, StorageError, UnknownTaskError, shown
+from .errors import IncompleteError, LedgerError, NotFoundError, StorageError, UnknownTaskError, shown
 from .service import Upload, UploadService, log
 from .upload import is_uid
 
@@ -102,6 +102,10 @@ class Jobs:
                 continue  # it is still on its way
             except NotFoundError:
                 self._forget(uid)
+            except LedgerError:
+                # The next one would wait for it just as long, and somebody's request waits for us.
+                log.exception("the tasks of %d uploads can't be started yet", len(uids))
+                break
             except Exception:  # noqa: BLE001
                 # The handlers of one are the host's code, and must not keep the others from theirs.
                 log.exception("the task of upload %s could not be started", uid)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..work import Task, Work
 
 MOST_LISTED = 10_000
+_EXTRA = ("sqlalchemy", "psutil", "requests", "rich", "psycopg")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,13 @@ def _said() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in ("sqlalchemy", "requests", "rich", "psycopg"):
+        if error.name is None or error.name.partition(".")[0] not in (
+            "sqlalchemy",
+            "psutil",
+            "requests",
+            "rich",
+            "psycopg",
+        ):
             raise
         raise click.ClickException(f"{error.name} is missing: pip install 'flask-upload-helper[work]'") from None
     except Error as error:
@@ -63,7 +70,8 @@ def _ledger_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--module", "modules", multiple=True, metavar="MODULE", help="Let tasks call its public functions.")
     @wraps(command)
     def wrapped(ledger: str | None, app: str, modules: tuple[str, ...], **options: Any) -> None:
-        from ..work.places import default_ledger  # noqa: PLC0415
+        with _said():
+            from ..work.places import default_ledger  # noqa: PLC0415
 
         command(Chosen(ledger or default_ledger(), app, modules), **options)
 
@@ -216,9 +224,9 @@ def stop(chosen: Chosen, *, tag: str | None, uid: str | None, as_json: bool) -> 
 @click.option("--print", "prints", is_flag=True, help="Only print what would be written.")
 def install(chosen: Chosen, *, threads: int, name: str, starts: bool, prints: bool) -> None:
     """Let this user's system start the worker, also after a reboot, and print what was written for that."""
-    from .units import install_worker  # noqa: PLC0415
-
     with _said():
+        from .units import install_worker  # noqa: PLC0415
+
         install_worker(chosen, threads=threads, name=name, starts=starts, prints=prints)
 
 

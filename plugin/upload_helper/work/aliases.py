@@ -29,7 +29,7 @@ _USER_INFO = re.compile(
     r"""(?:(?:[^/?#\s"'<>@]{0,1000}+@)++|[^/?#:\s"'<>@]{0,200}+:(?!\d{1,5}[/?#])[^\s"'<>@]{0,300}+@)"""
 )
 _CREDENTIALS = re.compile(r"(?i)\b(basic|bearer|digest|token)[ ]+[A-Za-z0-9+/=._~-]{6,}")
-_QUERY = re.compile(r"([?&;])([^=?&;#\s\"']{1,100}+)=([^&#\s\"']*)")
+_QUERY = re.compile(r"([?&;\s]|^)([^=?&;#\s\"']{1,100}+)=([^&#\s\"']*)")
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,11 @@ def hidden(value: Any, name: str = "", depth: int = 0) -> Any:
         masked = {key: _hidden_member(str(key), item, name, depth) for key, item in value.items()}
         if value.get("type") == "set" and isinstance(value.get("method"), str):
             masked["method"] = ";".join(_hidden_assignment(part) for part in value["method"].split(";"))
+        if value.get("type") == "http" and isinstance(value.get("method"), str):
+            *start, body = (*value["method"].split(maxsplit=2), "", "", "")[:3]
+            body = hidden(body, depth=depth + 1)
+            texts = (*map(scrubbed, start), body if isinstance(body, str) else json.dumps(body, ensure_ascii=False))
+            masked["method"] = " ".join(texts).strip()
         return masked
     if isinstance(value, (list, tuple)):
         return [hidden(item, depth=depth + 1) for item in value]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from threading import Lock
@@ -40,10 +41,12 @@ class Conditions:
         self._failing: set[Condition] = set()
         self._clock, self._fresh = clock, fresh
         # One each: logind may take its time, and nobody who asks for the network waits for that.
-        self._locks = {condition: Lock() for condition in Condition}
+        self._pid, self._locks = os.getpid(), _new_locks()
 
     def holds(self, condition: Condition) -> bool:
         """Whether one condition holds."""
+        if self._pid != os.getpid():  # a lock that a thread of the parent held is never freed here
+            self._pid, self._locks = os.getpid(), _new_locks()
         with self._locks[condition]:
             now = self._clock()
             asked, answer = self._answers.get(condition, (None, True))
@@ -66,3 +69,7 @@ class Conditions:
             return True
         self._failing.discard(condition)
         return answer is None or bool(answer)
+
+
+def _new_locks() -> dict[Condition, Lock]:
+    return {condition: Lock() for condition in Condition}

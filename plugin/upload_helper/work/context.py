@@ -30,6 +30,11 @@ class Stopped(BaseException):
         self.reason = reason
 
 
+def is_ctrl_c(error: BaseException) -> bool:
+    """Whether somebody pressed Ctrl-C; Python raises that in the main thread only."""
+    return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
+
+
 class Context:
     """One run of a task, for the handlers in it; may be used by several threads."""
 

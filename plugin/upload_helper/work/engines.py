@@ -87,10 +87,10 @@ class Engines:
     def _enter(self) -> Iterator[Engine]:
         with self._gate:
             self._gate.wait_for(lambda: not self._forking)
-            self._inside += 1
             if self._engine is None:
                 self._engine = self._make()
             engine = self._engine
+            self._inside += 1
         try:
             yield engine
         finally:
@@ -101,12 +101,16 @@ class Engines:
     def _make(self) -> Engine:
         if not self._is_file:
             try:
-                return create_engine(self.url, hide_parameters=True, pool_pre_ping=True)
+                engine = create_engine(self.url, hide_parameters=True, pool_pre_ping=True)
             except ModuleNotFoundError as error:
                 raise LedgerError(
                     f"The ledger {self.name} needs the module {error.name}.",
                     remedy="Install it: pip install 'flask-upload-helper[postgres]'.",
                 ) from error
+            except exc.SQLAlchemyError as error:
+                raise LedgerError(f"The ledger {self.name} can't be used: {error}.") from error
+            event.listen(engine, "connect", self._limit)
+            return engine
         engine = create_engine(self.url, hide_parameters=True, connect_args={"timeout": self._busy})
         event.listen(engine, "connect", self._prepare)
         event.listen(engine, "begin", _begin_sqlite)
@@ -120,6 +124,11 @@ class Engines:
             self.is_local = False
         # What was acknowledged survives a power cut as well, for one sync more.
         connection.execute("pragma synchronous=full")
+
+    def _limit(self, connection: Any, _record: Any) -> None:
+        # Or a table that somebody has locked would hold up whoever comes here, for ever.
+        connection.execute(f"set lock_timeout = {round(1000 * self._busy)}")
+        connection.commit()
 
     def before_fork(self) -> None:
         """Wait for the transactions of other threads, and close every connection."""

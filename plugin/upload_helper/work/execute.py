@@ -10,7 +10,7 @@ from typing import Protocol
 
 from ..errors import Error
 from ..retry import Backoff
-from .context import Context, Reason, Stopped
+from .context import Context, Reason, Stopped, is_ctrl_c
 from .ledger import Claim, Ledger, PutBack
 from .task import State, Task
 
@@ -80,7 +80,9 @@ def execute(
         return stopped
     except Error as error:
         return Failure(f"{error} {error.remedy}".strip(), retry_after=error.retry_after)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if is_ctrl_c(error):
+            raise
         log.exception("task %s: its handlers raised an exception", context.task.uid)
         return Failure(f"{type(error).__name__}: {error}")
 

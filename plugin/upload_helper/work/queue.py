@@ -46,6 +46,8 @@ class Queue:
         with self.engines.write() as connection:
             if if_exists is not Existing.APPEND:
                 self._lock_tag(connection, task.tag)
+                if connection.execute(select(c.id).where(c.uid == task.uid)).first() is not None:
+                    return task.uid  # or REPLACE would cancel the very task that it started before
                 alive = [c.tag == task.tag, c.state.not_in(ENDED)]
                 if if_exists is Existing.KEEP:
                     kept = connection.execute(select(c.uid).where(*alive).order_by(c.id).limit(1)).scalar()

@@ -26,6 +26,16 @@ if TYPE_CHECKING:
 _HOUSEKEEPING = 60
 """Seconds between two looks for ended tasks that are to be cleared, and for a clock that was turned back."""
 _ALL = frozenset(Condition)
+_starting = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _starting  # noqa: PLW0603
+    _starting = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Runner:
@@ -67,14 +77,19 @@ class Runner:
 
     def start(self) -> Runner:
         """Run tasks in threads of this process, until `stop`. After a fork the child has to call it again."""
-        if self._pid == os.getpid():
-            return self
-        # The threads of a parent are not here, and its locks may never be freed.
-        self._prepare()
-        self._pid = os.getpid()
-        self._keeper.start()
-        self._thread = threading.Thread(target=self._loop, name="upload_helper runner", daemon=True)
-        self._thread.start()
+        with _starting:
+            if self._pid == os.getpid():
+                return self
+            # The threads of a parent are not here, and its locks may never be freed.
+            self._prepare()
+            self._keeper.start()
+            thread = threading.Thread(target=self._loop, name="upload_helper runner", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                self._keeper.end()
+                raise
+            self._thread, self._pid = thread, os.getpid()
         atexit.register(_stop_at_exit, weakref.ref(self))
         return self
 
@@ -156,7 +171,15 @@ class Runner:
                 target=self._work_on, args=(claim, running), name=f"upload_helper {claim.uid}", daemon=True
             )
             self._workers.add(thread)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:
+                # The system has no room for threads just now: the task must neither keep its lease nor a place here.
+                self._workers.discard(thread)
+                self._settle(claim, Stopped(Reason.SHUTDOWN))
+                if running is not None:
+                    self._keeper.remove(running)
+                raise
 
     def _tend(self) -> frozenset[Condition]:
         """Look after what nobody runs, and return the conditions that don't hold."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from threading import Lock, Thread
+from threading import Lock, Thread, current_thread
+from traceback import format_exception
 from typing import TYPE_CHECKING, Any
 
 from ...errors import Error, HandlerError, InvalidHandlersError, shown
 from ..aliases import scrubbed
-from ..context import Stopped
+from ..context import Stopped, is_ctrl_c
 from ..names import BREAK, BREAK_IF_ERROR, ERROR_MESSAGE, RESULT_ERROR, RESULT_MESSAGE
 from ..simpleui import HashMap
 from ..variables import as_text
@@ -31,6 +33,8 @@ MOST_BRANCHES = 16
 MOST_NAME = 80
 MOST_TEXT = 2000
 _LOOK_SECONDS = 0.1
+
+_LITERAL = re.compile(r"'[^']*+(?:'|\Z)")
 
 _log = logging.getLogger(__name__)
 
@@ -119,19 +123,28 @@ class _Array:
 
     def join(self) -> None:
         """Wait for what ``runasync`` started; a run that must end does not, and its branches stop by themselves."""
-        while self.branches:
-            self.branches[0].join(_LOOK_SECONDS)
+        while alive := self._alive():
+            alive[0].join(_LOOK_SECONDS)
             self.context.check()
+
+    def _alive(self) -> list[_Branch]:
+        # Branches start branches, so several threads come here.
+        with self.lock:
             self.branches = [branch for branch in self.branches if branch.is_alive()]
+            return self.branches
 
     def _start(self, handler: Mapping[str, Any], variables: dict[str, Any], depth: int) -> None:
-        while len(self.branches) >= MOST_BRANCHES:
-            self.branches[0].join(_LOOK_SECONDS)
+        while len(alive := self._alive()) >= MOST_BRANCHES:
+            if isinstance(current_thread(), _Branch):
+                # Branches that wait for each other's places would wait for ever.
+                self.run_one(handler, variables, depth)
+                return
+            alive[0].join(_LOOK_SECONDS)
             self.context.check()
-            self.branches = [branch for branch in self.branches if branch.is_alive()]
         branch = _Branch(self, handler, variables, depth)
-        self.branches.append(branch)
-        branch.start()
+        with self.lock:
+            branch.start()
+            self.branches.append(branch)
 
     def _run_type(self, handler: Mapping[str, Any], variables: dict[str, Any]) -> HandlerError | None:
         """Run one handler without its ``postExecute``; return what went wrong, whatever it was."""
@@ -144,8 +157,12 @@ class _Array:
             step.report(1, name)
         except Error as error:
             return _named(error, name)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a function of the host may raise anything
-            _log.exception("%s failed", name)
+        except Stopped:
+            raise
+        except BaseException as error:
+            if is_ctrl_c(error):
+                raise
+            _log.error("%s failed\n%s", name, scrubbed("".join(format_exception(error))))
             return HandlerError(f"{name}: {type(error).__name__}: {_text_of(error)}")
         if result is not None and not isinstance(result, HashMap):
             variables[RESULT_MESSAGE] = result
@@ -177,6 +194,10 @@ def name_of(handler: object) -> str:
     method = str(handler.get("method", ""))
     if handler.get("type") == "set":  # values may be anything
         method = ";".join(part.partition("=")[0].strip() for part in method.split(";"))
+    elif handler.get("type") == "http":  # and so may be a body
+        method = " ".join(method[:MOST_TEXT].split()[:2])
+    elif handler.get("type") == "sql":
+        method = _LITERAL.sub("'***'", method[:MOST_TEXT])
     text = scrubbed(" ".join(f"{handler.get('type', '')} {method[:MOST_TEXT]}".split()))
     return text[:MOST_NAME] + ("…" if len(text) > MOST_NAME else "")
 

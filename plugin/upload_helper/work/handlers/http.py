@@ -126,10 +126,14 @@ def _interruptible(step: Step, ask: Callable[[threading.Event], Answer]) -> Answ
 
     thread = threading.Thread(target=target, name="http", daemon=True)
     thread.start()
+    deadline = time.monotonic() + MOST_SECONDS
     try:
         while thread.is_alive():
             thread.join(_LOOK_SECONDS)
             step.check()
+            if thread.is_alive() and time.monotonic() > deadline:
+                # A server that sends a byte now and then is never silent, and never comes to an end.
+                raise HttpHandlerError(f"the answer took longer than {MOST_SECONDS:.0f} s")
     finally:
         stopped.set()
     if isinstance(outcome[0], BaseException):
