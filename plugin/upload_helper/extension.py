@@ -13,10 +13,9 @@ from flask import Blueprint, Flask, Request, current_app, has_app_context, reque
 from werkzeug.local import LocalProxy
 
 from . import signals
-from .body import BLOCK
 from .config import Config
 from .errors import Error
-from .intake import read_chunk
+from .intake import blocks_of, read_chunk
 from .jobs import Jobs
 from .protocols.chunked import ChunkRequest, ChunkResponse, StatusRequest, StatusResponse
 from .service import Event, Upload, UploadService, log
@@ -155,10 +154,7 @@ class UploadHelper:
         """
         uploads = [self.get_upload(uid) for uid in dict.fromkeys(request.form.getlist(field)) if uid]
         files = [file for file in request.files.getlist(field) if file.filename]
-        for file in files:
-            # The host may have looked into it.
-            file.seek(0)
-        return uploads + take_from_form((file.filename or "", iter(partial(file.read, BLOCK), b"")) for file in files)
+        return uploads + take_from_form((file.filename or "", blocks_of(file)) for file in files)
 
     def get_status(self, uid: str) -> StatusResponse:
         """Say how far an upload of the current user is; outside of a request, of any."""

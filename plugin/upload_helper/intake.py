@@ -11,8 +11,9 @@ from itertools import chain
 from typing import Any, TypeVar
 
 from flask import Request, Response, after_this_request, current_app, has_request_context
+from werkzeug.datastructures import FileStorage
 
-from .body import Body, FilePart, Form, open_body
+from .body import BLOCK, Body, FilePart, Form, open_body
 from .config import Config
 from .errors import (
     BodyCutError,
@@ -32,7 +33,6 @@ C = TypeVar("C", bound=ChunkRequest)
 
 # Room in a body for what stands around the chunk: the names and values of the fields, and multipart's own headers.
 _AROUND = 256 << 10
-_BLOCK = 256 << 10
 # How long a client that was refused may go on sending.
 _DRAIN_SECONDS = 5
 _DRAIN_SILENCE = 1
@@ -204,6 +204,12 @@ def only_file(form: AnyForm, part: FilePart) -> Iterator[bytes]:
             raise InvalidRequestError(f"The form has a second file part, {shown(following.name)}; send one chunk.")
 
 
+def blocks_of(file: FileStorage) -> Iterator[bytes]:
+    """Yield the bytes of a file in a form that the host has parsed, and may have looked into."""
+    file.stream.seek(0)
+    yield from iter(partial(file.stream.read, BLOCK), b"")
+
+
 def chunk_in(cls: type[C], fields: Mapping[str, str], form: AnyForm, part: FilePart | None) -> C:
     """Return the chunk of the chunk protocol in a form."""
     if part is None:
@@ -225,9 +231,7 @@ class ParsedForm:
         name, file = next(self._files, ("", None))
         if file is None:
             return None
-        # The host may have looked into it.
-        file.stream.seek(0)
-        blocks = iter(lambda: file.stream.read(_BLOCK), b"")
+        blocks = blocks_of(file)
         first = next(blocks, b"")
         return FilePart(name, file.filename or "", chain([first], blocks), is_empty=not first and not file.filename)
 
