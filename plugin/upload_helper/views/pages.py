@@ -106,9 +106,14 @@ class Glue:
         """Return the scripts that a script needs."""
         return assets.imports(module)
 
+    @property
+    def csrf_token(self) -> str:
+        """The host's CSRF token; empty if it has none."""
+        return csrf_token()
+
     def token(self) -> Markup:
         """Return a hidden field with the host's CSRF token, if the host has one as Flask-WTF makes it available."""
-        value = csrf_token()
+        value = self.csrf_token
         return Markup('<input type="hidden" name="csrf_token" value="{}">').format(value) if value else Markup()
 
 
