@@ -65,7 +65,6 @@ export class Uploader extends EventTarget {
    */
   constructor(endpoint, options = {}) {
     super();
-    this.endpoint = endpoint.replace(/\/+$/, "");
     // What it is relative to may change when a page changes its address.
     this.#url = new URL(endpoint, globalThis.document?.baseURI ?? globalThis.location.href);
     this.#url.hash = "";
