@@ -424,10 +424,10 @@ def test_small_difference_between_clocks_of_machines_shortens_no_pause(ledger, c
 
 def test_claiming_among_ten_thousand_costs_what_it_costs_among_ten(ledger):
     fill(ledger, 10)
-    cost(ledger)
-    few = cost(ledger)
+    few = min(cost(ledger) for _ in range(3))
     fill(ledger, 9_990)
-    assert cost(ledger) <= 1.2 * few
+    # On a machine that does other things as well, it takes some rounds until one is undisturbed.
+    assert any(cost(ledger) <= 1.2 * few for _ in range(20))
 
 
 def fill(ledger: Ledger, count: int) -> None:
