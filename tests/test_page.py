@@ -491,12 +491,14 @@ def test_every_text_of_the_scripts_and_templates_is_in_the_table():
 
 
 def test_browser_and_server_read_one_table():
-    code = 'import texts from "./texts.js"; console.log(JSON.stringify(texts))'
+    assert in_node('import texts from "./texts.js"; console.log(JSON.stringify(texts))') == table()
+
+
+def in_node(code: str) -> Any:
+    """Return what a program beside the scripts prints as JSON."""
+    command = ["node", "--input-type=module", "-e", code]
     folder = PLUGIN / "upload_helper" / "static"
-    done = subprocess.run(
-        ["node", "--input-type=module", "-e", code], cwd=folder, capture_output=True, text=True, check=True
-    )
-    assert json.loads(done.stdout) == table()
+    return json.loads(subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout)
 
 
 @pytest.mark.parametrize(
@@ -512,11 +514,27 @@ def test_browser_and_server_read_one_table():
         (999_499, "999 kB", "999 kB", "999 кБ"),
         (999_999, "1 MB", "1 MB", "1 МБ"),
         (16 << 30, "17.2 GB", "17,2 GB", "17,2 ГБ"),
-        (5 * 10**15, "5000 TB", "5000 TB", "5000 ТБ"),
+        (5_123 * 10**12, "5120 TB", "5120 TB", "5120 ТБ"),
     ],
 )
 def test_sizes_in_words(count, english, german, russian):
     assert [Words(language, {}).bytes(count) for language in ("en", "de", "ru")] == [english, german, russian]
+
+
+def test_browser_and_server_tell_sizes_in_the_same_words():
+    edges = [
+        edge * 10**power for edge in (999, 9_994, 9_995, 9_999, 1_005, 1_015, 10_045, 12_345) for power in range(12)
+    ]
+    counts = sorted({count + near for count in [1, *edges, *range(990, 1010), 5 << 50] for near in (-1, 0, 1)})
+    languages = ["en", "de", "ru"]
+    told = in_node(
+        f"""import {{ Words }} from "./words.js";
+        const tell = (language) => {counts}.map((count) => new Words(language).bytes(count));
+        console.log(JSON.stringify({languages}.map(tell)));"""
+    )
+    for language, texts in zip(languages, told, strict=True):
+        words = Words(language, {})
+        assert dict(zip(counts, texts, strict=True)) == {count: words.bytes(count) for count in counts}
 
 
 @pytest.mark.parametrize(

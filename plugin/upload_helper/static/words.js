@@ -7,6 +7,7 @@ const shared = (globalThis[Symbol.for("upload-helper texts")] ??= {
   tables: new Map(Object.entries(texts)), changes: new EventTarget(),
 });
 const { tables } = shared;
+const NEXT_UNIT = 999.5; // from here on a number has four figures once it is rounded; the server has the same rule
 const SIZES = ["byte", "kilobyte", "megabyte", "gigabyte", "terabyte"];
 
 /** Tells by a "change" event that there are words which were not there before. */
@@ -44,7 +45,7 @@ export class Words {
     this.#tables = [...wanted, "en"].flatMap((tag) => [owned.get(tag), tables.get(tag)]).filter(Boolean);
     this.#plurals = new Intl.PluralRules(this.language);
     this.#whole = new Intl.NumberFormat(this.language, { maximumFractionDigits: 0 });
-    this.#figures = new Intl.NumberFormat(this.language, { maximumSignificantDigits: 3 });
+    this.#figures = new Intl.NumberFormat(this.language, { maximumSignificantDigits: 3, useGrouping: false });
   }
 
   has(key) {
@@ -64,8 +65,9 @@ export class Words {
 
   /** Return a number of bytes in words, to three figures. */
   bytes(count) {
-    const unit = Math.min(SIZES.length - 1, Math.max(0, Math.floor(Math.log10(Math.max(1, count)) / 3)));
-    const n = unit ? this.#figures.format(count / 1000 ** unit) : this.#whole.format(count);
+    let [unit, number] = [0, count];
+    for (; number >= NEXT_UNIT && unit < SIZES.length - 1; unit += 1) number /= 1000;
+    const n = (unit ? this.#figures : this.#whole).format(number);
     return this.text(`unit.${SIZES[unit]}`, { n, count: unit ? undefined : count });
   }
 

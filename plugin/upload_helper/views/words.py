@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ Texts = Mapping[str, Mapping[str, Any]]
 """By language: texts by key. A text that depends on a number is a mapping by that number, or by its plural category."""
 
 _TABLE = Path(__file__).parents[1] / "static" / "texts.js"
+# From here on a number has another figure than three once it is rounded.
+_NEXT_UNIT = Decimal("999.5")
 _UNITS = ("byte", "kilobyte", "megabyte", "gigabyte", "terabyte")
 
 
@@ -47,12 +50,13 @@ class Words:
 
     def bytes(self, count: int) -> str:
         """Return a number of bytes in words, to three figures."""
-        unit, number = 0, float(count)
-        while number >= 999.5 and unit < len(_UNITS) - 1:
+        unit, number = 0, Decimal(count)
+        while number >= _NEXT_UNIT and unit < len(_UNITS) - 1:
             unit, number = unit + 1, number / 1000
-        digits = max(0, 3 - len(str(int(number)))) if unit else 0
-        shown = f"{number:.{digits}f}"
-        if digits:
+        # As browsers round, which is not as Python does.
+        rounded = number.quantize(Decimal(1).scaleb(len(str(int(number))) - 3), ROUND_HALF_UP) if unit else number
+        shown = f"{rounded:f}"
+        if "." in shown:
             shown = shown.rstrip("0").rstrip(".")
         return self.text(f"unit.{_UNITS[unit]}", n=shown.replace(".", self.text("decimal")), count=shown)
 
