@@ -21,7 +21,6 @@ export default {
     "files": "Files",
     "amount": "{done} of {total}", "speed": "{amount}/s",
     "left": "{time} left",
-    "share": "{n} %",
     "progress": "Progress of {name}",
 
     "state.waiting": "Waiting",
@@ -73,9 +72,6 @@ export default {
 
     "list.title": "Your uploads",
     "list.empty": "There is nothing here yet.",
-    "list.name": "Name",
-    "list.state": "State",
-    "list.actions": "Actions",
     "list.open": "{received} of {total} have arrived",
     "list.open.unknown": "{received} have arrived",
     "list.resume": "To go on, choose the same file again in the browser in which it was begun.",
@@ -152,7 +148,6 @@ export default {
     "files": "Dateien",
     "amount": "{done} von {total}", "speed": "{amount}/s",
     "left": "noch {time}",
-    "share": "{n} %",
     "progress": "Fortschritt von {name}",
 
     "state.waiting": "Wartet",
@@ -204,9 +199,6 @@ export default {
 
     "list.title": "Ihre Dateien",
     "list.empty": "Hier ist noch nichts.",
-    "list.name": "Name",
-    "list.state": "Stand",
-    "list.actions": "Aktionen",
     "list.open": "{received} von {total} sind angekommen",
     "list.open.unknown": "{received} sind angekommen",
     "list.resume": "Um weiterzumachen, wählen Sie dieselbe Datei noch einmal in dem Browser aus, in dem es begonnen hat.",
@@ -283,7 +275,6 @@ export default {
     "files": "Файлы",
     "amount": "{done} из {total}", "speed": "{amount}/с",
     "left": "осталось {time}",
-    "share": "{n} %",
     "progress": "Ход загрузки {name}",
 
     "state.waiting": "Ожидает",
@@ -335,9 +326,6 @@ export default {
 
     "list.title": "Ваши файлы",
     "list.empty": "Здесь пока ничего нет.",
-    "list.name": "Имя",
-    "list.state": "Состояние",
-    "list.actions": "Действия",
     "list.open": "Получено {received} из {total}",
     "list.open.unknown": "Получено {received}",
     "list.resume": "Чтобы продолжить, выберите тот же файл ещё раз в том браузере, где загрузка началась.",
