@@ -1123,6 +1123,8 @@ def test_upload_that_is_deleted_meanwhile_can_be_sent_from_the_start(page, serve
     wire.open()
     error = wait(page, "failed")["error"]
     assert (error["code"], error["status"]) == ("not_found", 404)
+    # The server says the same to somebody who has signed out.
+    assert "sign in" in error["remedy"]
     wire.sent.clear()
     page.evaluate("uploader.items[0].retry()")
     assert stored(page, server) == path.read_bytes()
