@@ -109,6 +109,15 @@ def test_repr_shows_no_secret():
         ),
         ({"Authorization": SECRET, "set-cookie": SECRET}, {"Authorization": HIDDEN, "set-cookie": HIDDEN}),
         ({"type": "set", "method": f"password={SECRET};a=1"}, {"type": "set", "method": f"password={HIDDEN};a=1"}),
+        (
+            {"type": "sql", "method": f"update t set p='{SECRET}', \"a'b\" = ? -- don't\nwhere q='it''s {SECRET}'"},
+            {"type": "sql", "method": "update t set p='***', \"a'b\" = ? -- don't\nwhere q='***''***'"},
+        ),
+        ({"type": "sql", "method": f"select '{SECRET}"}, {"type": "sql", "method": "select '***'"}),
+        (
+            {"type": "http", "method": f'POST #a/b {{"password": "{SECRET}", "n": @n}}'},
+            {"type": "http", "method": 'POST #a/b {"password": "***", "n": @n}'},
+        ),
         ({"password": "", "tag": "survey", "n": 7}, {"password": "", "tag": "survey", "n": 7}),
         ("Authorization: Basic aHVudGVyMg==", f"Authorization: Basic {HIDDEN}"),
         ({"monkey": "x", "author": "y", "keys": [1]}, {"monkey": "x", "author": "y", "keys": [1]}),
@@ -129,6 +138,9 @@ def test_hidden_masks_every_secret(value, shown):
         (f"https://a:{SECRET}/{SECRET}@h/x", f"https://{HIDDEN}@h/x"),
         (f"https://a@b:{SECRET}@{SECRET}@h/x", f"https://{HIDDEN}@h/x"),
         ("mail anna@example.org", "mail anna@example.org"),
+        (f"user=anna password='{SECRET} x' host=h", f"user=anna password={HIDDEN} host=h"),
+        (f'a "token" : "x\\"{SECRET}', f'a "token" : "{HIDDEN}"'),
+        ('{"a": "token", "b": "c"', '{"a": "token", "b": "c"'),
         ("Bearer abcdef.ghi", f"Bearer {HIDDEN}"),
         ("a basic right", "a basic right"),
         (f"postgresql+psycopg://u:{SECRET}@/x", f"postgresql+psycopg://{HIDDEN}@/x"),
@@ -143,7 +155,26 @@ def test_scrubbed_masks_secrets_in_text(text, shown):
 
 
 @pytest.mark.parametrize(
-    "part", ["a.", "a://", "a://x:", "?", "?a", "basic ", "@", "a@", "&token", "'", "[", "--", "/*", "a ", "://a:b"]
+    "part",
+    [
+        "a.",
+        "a://",
+        "a://x:",
+        "?",
+        "?a",
+        "basic ",
+        "@",
+        "a@",
+        "&token",
+        "'",
+        "[",
+        "--",
+        "/*",
+        "a ",
+        "://a:b",
+        '"a":"',
+        'a="',
+    ],
 )
 def test_long_texts_are_looked_through_in_time(part):
     """With the square of the length, this would take hours."""

@@ -29,7 +29,13 @@ _USER_INFO = re.compile(
     r"""(?:(?:[^/?#\s"'<>@]{0,1000}+@)++|[^/?#:\s"'<>@]{0,200}+:(?!\d{1,5}[/?#])[^\s"'<>@]{0,300}+@)"""
 )
 _CREDENTIALS = re.compile(r"(?i)\b(basic|bearer|digest|token)[ ]+[A-Za-z0-9+/=._~-]{6,}")
-_QUERY = re.compile(r"([?&;\s]|^)([^=?&;#\s\"']{1,100}+)=([^&#\s\"']*)")
+_QUERY = re.compile(r"""([?&;\s]|^)([^=?&;#\s"']{1,100}+)=("[^"]{0,300}"?|'[^']{0,300}'?|[^&#\s"']*)""")
+# A member of JSON that is cut, or has variables in it that are no JSON.
+_MEMBER = re.compile(r"""("([^"\\]{1,100}+)"\s{0,9}:\s{0,9})"(?:[^"\\]|\\.)*+(?:"|\Z)""", re.DOTALL)
+# Comments and quoted names are read over, for there may be an apostrophe in them.
+_STATEMENT = re.compile(
+    r"""--[^\n]*|/\*.*?(?:\*/|\Z)|"[^"]*+(?:"|\Z)|`[^`]*+(?:`|\Z)|(?P<text>'[^']*+(?:'|\Z))""", re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -138,6 +144,8 @@ def hidden(value: Any, name: str = "", depth: int = 0) -> Any:
         masked = {key: _hidden_member(str(key), item, name, depth) for key, item in value.items()}
         if value.get("type") == "set" and isinstance(value.get("method"), str):
             masked["method"] = ";".join(_hidden_assignment(part) for part in value["method"].split(";"))
+        if value.get("type") == "sql" and isinstance(value.get("method"), str):
+            masked["method"] = without_literals(value["method"])
         if value.get("type") == "http" and isinstance(value.get("method"), str):
             *start, body = (*value["method"].split(maxsplit=2), "", "", "")[:3]
             body = hidden(body, depth=depth + 1)
@@ -153,7 +161,13 @@ def scrubbed(text: str) -> str:
     """Return the text without credentials in URLs, secrets in queries, and values of ``Authorization``."""
     text = _USER_INFO.sub(rf"\1{HIDDEN}@", text)
     text = _QUERY.sub(_scrub_member, text)
+    text = _MEMBER.sub(lambda m: f'{m[1]}"{HIDDEN}"' if _SECRET_NAME.search(m[2]) else m[0], text)
     return _CREDENTIALS.sub(rf"\1 {HIDDEN}", text)
+
+
+def without_literals(statement: str) -> str:
+    """Return a statement of SQL without its texts, for any of them may be a secret; ``?`` and ``@Var`` show nothing."""
+    return scrubbed(_STATEMENT.sub(lambda m: f"'{HIDDEN}'" if m["text"] else m[0], statement))
 
 
 def _hidden_member(key: str, value: Any, parent: str, depth: int) -> Any:

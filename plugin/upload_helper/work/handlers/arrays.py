@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from traceback import format_exception
 from typing import TYPE_CHECKING, Any
 
 from ...errors import Error, HandlerError, InvalidHandlersError, shown
-from ..aliases import scrubbed
+from ..aliases import scrubbed, without_literals
 from ..context import Stopped, is_ctrl_c
 from ..names import BREAK, BREAK_IF_ERROR, ERROR_MESSAGE, RESULT_ERROR, RESULT_MESSAGE
 from ..simpleui import HashMap
@@ -33,8 +32,6 @@ MOST_BRANCHES = 16
 MOST_NAME = 80
 MOST_TEXT = 2000
 _LOOK_SECONDS = 0.1
-
-_LITERAL = re.compile(r"'[^']*+(?:'|\Z)")
 
 _log = logging.getLogger(__name__)
 
@@ -197,7 +194,7 @@ def name_of(handler: object) -> str:
     elif handler.get("type") == "http":  # and so may be a body
         method = " ".join(method[:MOST_TEXT].split()[:2])
     elif handler.get("type") == "sql":
-        method = _LITERAL.sub("'***'", method[:MOST_TEXT])
+        method = without_literals(method[:MOST_TEXT])
     text = scrubbed(" ".join(f"{handler.get('type', '')} {method[:MOST_TEXT]}".split()))
     return text[:MOST_NAME] + ("…" if len(text) > MOST_NAME else "")
 
