@@ -12,7 +12,7 @@ const SLOW = new UploadError("too_slow", "The chunks are too large for this conn
 // Errors after which the same upload can't go on, only another one of the same file.
 // Not `not_found`: to somebody who has signed out, the server says that too.
 const LOST = new Set(["chunk_conflict", "invalid_request", "length_mismatch"]);
-const GONE = { status: 404, remedy: "If you are signed out, sign in. Then try again; what was deleted is sent anew." };
+const GONE = { status: 404, remedy: "If you are signed out, sign in. Then try again: what was deleted comes anew." };
 const STANDING = new Set(["done", "failed", "cancelled", "paused"]);
 
 /**
