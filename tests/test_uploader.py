@@ -1112,7 +1112,7 @@ def test_folder_that_is_given_as_a_file_is_told(page):
     assert wait(page, "failed")["error"]["code"] == "file_changed"
 
 
-def test_upload_that_is_not_found_after_a_lost_connection_may_be_so_to_somebody_who_has_signed_out(page, server, tmp_path):
+def test_upload_that_is_gone_after_a_lost_connection_may_be_so_to_who_has_signed_out(page, server, tmp_path):
     wire = Line(page, open_for=1)
     path = make_file(tmp_path, 3 * CHUNK)
     pick(page, path)
