@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +20,7 @@ from runs import FakeContext
 from servers import wait_until
 from upload_helper.work.context import Reason, Stopped
 from upload_helper.work.handlers import http
+from upload_helper.work.handlers.line import Line
 
 SECRET = "hunter2"
 ALIAS = {"url": "", "headers": {"X-Key": SECRET, "Authorization": f"Basic {SECRET}", "Accept": "text/plain"}}
@@ -320,6 +323,60 @@ def test_a_run_that_must_end_waits_for_no_server(context, server):
     assert time.monotonic() - begun < 2
     go_on.set()
     wait_until(lambda: not [t for t in threading.enumerate() if t.name == "http"])
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n"])
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_connection_is_closed_as_soon_as_nobody_waits_for_it(context, monkeypatch, scheme, sent, cancelled):
+    """Whether the server is silent or sends a byte now and then: in the head, in the body, or instead of TLS."""
+    ended = threading.Event()
+
+    def trickle():
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(9999)
+            connection.sendall(sent)
+            context.reason = Reason.CANCELLED if cancelled else None
+            connection.settimeout(0.05)
+            until = time.monotonic() + 5
+            while not ended.is_set() and time.monotonic() < until:
+                try:
+                    if sent:
+                        connection.sendall(b"x")
+                    if not connection.recv(99):
+                        ended.set()
+                except TimeoutError:
+                    pass
+                except OSError:
+                    ended.set()
+
+    if not cancelled:
+        monkeypatch.setattr(http, "MOST_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        with suppress(Stopped):
+            run(context, f"GET {scheme}://127.0.0.1:{listener.getsockname()[1]}/")
+        assert ended.wait(1)
+        thread.join()
+    wait_until(lambda: not [t for t in threading.enumerate() if t.name == "http"], seconds=1)
+
+
+def test_line_that_was_cut_takes_no_socket(server):
+    line = Line()
+    line.cut()
+    connected = socket.create_connection(server.server_address)
+    with pytest.raises(ConnectionAbortedError):
+        line.add(connected)
+    assert connected.fileno() == -1
+
+
+def test_no_socket_is_left_open(context, server):
+    before = set(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        assert run(context, "GET #office/goods").result == "[1]"
+    wait_until(lambda: len(set(os.listdir("/proc/self/fd")) - before) < 2)
 
 
 # --- redirects ---

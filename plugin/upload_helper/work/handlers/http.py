@@ -19,6 +19,7 @@ from requests.structures import CaseInsensitiveDict
 from ...errors import HandlerError, HttpHandlerError, InvalidHandlersError
 from ..aliases import HIDDEN, check_url, own_headers, scrubbed, split_credentials
 from ..variables import resolve_json
+from .line import Line, Session
 from .step import Step
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -67,13 +68,6 @@ class Answer:
             return self.body.decode("utf-8", "replace")
 
 
-class _Session(requests.Session):
-    """Leaves redirects alone: looked at there, they would be read to their end, whatever they are."""
-
-    def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002
-        return None
-
-
 def run_http(step: Step) -> str:
     """Send the request and return the body of the answer; the members ``headers``, ``basic``, ``auth`` sign it.
 
@@ -81,7 +75,7 @@ def run_http(step: Step) -> str:
     answer. Credentials never follow a redirect to another host.
     """
     request = read_request(step)
-    answer = _interruptible(step, lambda stopped: _send(request, step, stopped))
+    answer = _interruptible(step, lambda line: _send(request, step, line))
     if answer.status >= 400:
         raise HttpHandlerError(_failure(answer, request), retry_after=_retry_after(answer), answered=answer.status)
     return answer.text
@@ -113,14 +107,14 @@ def _address(step: Step, target: str) -> tuple[str, Mapping[str, str]]:
     return alias.url + rest, alias.headers
 
 
-def _interruptible(step: Step, ask: Callable[[threading.Event], Answer]) -> Answer:
+def _interruptible(step: Step, ask: Callable[[Line], Answer]) -> Answer:
     """Ask in a thread, so that a run that must end does not wait for a server that is silent."""
-    stopped = threading.Event()
+    line = Line()
     outcome: list[Answer | BaseException] = []
 
     def target() -> None:
         try:
-            outcome.append(ask(stopped))
+            outcome.append(ask(line))
         except BaseException as error:  # noqa: BLE001 - raised again below
             outcome.append(error)
 
@@ -135,21 +129,19 @@ def _interruptible(step: Step, ask: Callable[[threading.Event], Answer]) -> Answ
                 # A server that sends a byte now and then is never silent, and never comes to an end.
                 raise HttpHandlerError(f"the answer took longer than {MOST_SECONDS:.0f} s")
     finally:
-        stopped.set()
+        line.cut()
     if isinstance(outcome[0], BaseException):
         raise outcome[0]
     return outcome[0]
 
 
-def _send(request: Request, step: Step, stopped: threading.Event) -> Answer:
-    deadline = time.monotonic() + MOST_SECONDS
+def _send(request: Request, step: Step, line: Line) -> Answer:
     try:
-        with _Session() as session:
+        with Session(line) as session:
             for _ in range(MOST_REDIRECTS + 1):
                 with _ask(session, request) as response:
                     if not response.is_redirect:
-                        body = _read(response, step, stopped, deadline)
-                        return Answer(response.status_code, response.headers, body)
+                        return Answer(response.status_code, response.headers, _read(response, step))
                     request = _redirected(request, response)
     except (requests.RequestException, OSError, UnicodeError) as error:
         # What such an error says of itself may name the whole address, with what is secret in it.
@@ -170,7 +162,7 @@ def _ask(session: requests.Session, request: Request) -> requests.Response:
     )
 
 
-def _read(response: requests.Response, step: Step, stopped: threading.Event, deadline: float) -> bytes:
+def _read(response: requests.Response, step: Step) -> bytes:
     if response.request.method == "HEAD":
         return b""  # its length is that of what GET would give
     total = int(response.headers.get("Content-Length") or 0) if _is_count(response) else 0
@@ -183,8 +175,6 @@ def _read(response: requests.Response, step: Step, stopped: threading.Event, dea
         length += len(block)
         if length > MOST_ANSWER:
             raise HttpHandlerError(f"the answer is longer than {MOST_ANSWER} bytes")
-        if stopped.is_set() or time.monotonic() > deadline:
-            raise HttpHandlerError(f"the answer took longer than {MOST_SECONDS:.0f} s")
         if total and step.shows_progress:
             step.context.report(min(1, length / total))
     return b"".join(blocks)
