@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import Error, UnknownTaskError, shown
+from ..extras import explained
 from .text import printable
 
 if TYPE_CHECKING:
     from ..work import Task, Work
 
 MOST_LISTED = 10_000
-_EXTRA = ("sqlalchemy", "psutil", "requests", "rich", "psycopg")
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,10 @@ def _said() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in (
-            "sqlalchemy",
-            "psutil",
-            "requests",
-            "rich",
-            "psycopg",
-        ):
+        said = explained(error)
+        if said is error:
             raise
-        raise click.ClickException(f"{error.name} is missing: pip install 'flask-upload-helper[work]'") from None
+        raise click.ClickException(str(said)) from None
     except Error as error:
         raise click.ClickException(printable(f"{error} {error.remedy}".strip())) from None
 

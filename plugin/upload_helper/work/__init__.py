@@ -1,13 +1,18 @@
 """Background work: tasks in a ledger that survive the process and the machine."""
 
-from ..retry import Backoff
-from .conditions import Conditions
-from .context import Context, Reason, Stopped
-from .ledger import Ledger
-from .runner import Runner
-from .simpleui import HashMap, run_commands
-from .task import Condition, Existing, State, Task, parse_conditions
-from .work import Work
+from ..extras import explained
+
+try:
+    from ..retry import Backoff
+    from .conditions import Conditions
+    from .context import Context, Reason, Stopped
+    from .ledger import Ledger
+    from .runner import Runner
+    from .simpleui import HashMap, run_commands
+    from .task import Condition, Existing, State, Task, parse_conditions
+    from .work import Work
+except ModuleNotFoundError as error:
+    raise explained(error) from None
 
 __all__ = [
     "Backoff",

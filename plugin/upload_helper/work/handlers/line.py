@@ -60,7 +60,7 @@ def _tied(kind: Any, line: Line) -> Any:
 
 
 class Session(requests.Session):
-    """Sends over a line; leaves redirects alone: looked at there, they would be read to their end, whatever they are."""
+    """Sends over a line; leaves redirects alone, for looked at there they would be read to their end."""
 
     def __init__(self, line: Line) -> None:
         super().__init__()
@@ -69,4 +69,5 @@ class Session(requests.Session):
         self.mount("https://", adapter)
 
     def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002
-        return None
+        """Say that there is none."""
+        return
