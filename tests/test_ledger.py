@@ -525,6 +525,34 @@ def test_ended_tasks_are_cleared_after_a_while(ledger, clock):
     assert [t.uid for t in ledger.find(None, None, 10)] == ["2"]
 
 
+def test_clock_that_is_set_forward_clears_nothing(ledger, clock):
+    for uid in ("done", "cancelled"):
+        ledger.put(task(uid))
+    claim = ledger.claim(NOTHING, LEASE)
+    ledger.finish(claim.uid, claim.attempt, State.SUCCEEDED)
+    ledger.stop(uid="cancelled")
+    clock.now += 1.7e9
+    assert ledger.sweep(100) == 0
+    clock.pass_(99)
+    assert ledger.sweep(100) == 0
+    clock.pass_(2)
+    assert ledger.sweep(100) == 2
+
+
+@pytest.mark.parametrize("boot", ["boot-2", ""])
+def test_after_a_restart_the_time_of_day_decides(target, clock, boot):
+    ledger = Ledger(target, clock=clock)
+    for number in range(2):
+        ledger.put(task(str(number)))
+        ledger.stop(uid=str(number))
+        clock.pass_(100)
+    ledger.close()
+    later = Ledger(target, clock=FakeClock(boot, wall=clock.now, monotonic=1))
+    assert later.sweep(150) == 1
+    assert later.sweep(50) == 1
+    later.close()
+
+
 # --- aliases ---
 
 

@@ -29,7 +29,7 @@ from ..errors import WorkError
 from ..retry import Backoff
 from .clock import process_name
 from .leases import Lease
-from .queue import Queue
+from .queue import Queue, end_of
 from .rows import read_row
 from .tables import ROW_VERSION, tasks
 from .task import Condition, State, Task, mask_of
@@ -127,8 +127,7 @@ class Claims(Queue):
 
     def finish(self, uid: str, attempt: int, state: State, *, result: str = "", error: str = "") -> bool:
         """End a task; return False, and change nothing, if it was lost."""
-        ended = _end(state, self.clock.wall())
-        values = {**ended, "result": clean(result), "error": clean(error)}
+        values = {**end_of(state, self.clock), "result": clean(result), "error": clean(error)}
         if state is State.SUCCEEDED:
             values |= {"progress": 1.0, "failures": 0, "losses": 0}
         elif state is State.FAILED:
@@ -152,7 +151,7 @@ class Claims(Queue):
         back = connection.execute(held.where(c.cancel.is_(False)).values(values))
         if back.rowcount:
             return True
-        cancelled = {**_end(State.CANCELLED, self.clock.wall()), "error": clean(error)}
+        cancelled = {**end_of(State.CANCELLED, self.clock), "error": clean(error)}
         done: CursorResult[Any] = connection.execute(held.where(c.cancel.is_(True)).values(cancelled))
         return done.rowcount == 1
 
@@ -251,7 +250,6 @@ _LEASES = select(c.uid, c.attempt, c.owner, c.boot, c.lease_end, c.lease).where(
     c.state == State.RUNNING, c.version <= ROW_VERSION
 )
 _NEXT_MASK = select(func.min(c.waiting)).where(c.waiting > bindparam("last"))
-_NOBODY: dict[str, Any] = {"owner": "", "boot": "", "lease_end": None, "lease": None}
 
 
 def _held(uid: str, attempt: int) -> Any:
@@ -259,12 +257,9 @@ def _held(uid: str, attempt: int) -> Any:
     return update(tasks).where(*ours)
 
 
-def _end(state: State, now: float) -> dict[str, Any]:
-    return {**_NOBODY, "state": state, "waiting": None, "since": None, "ended": now, "step_name": ""}
-
-
 def _wait(state: State, mask: int, now: float) -> dict[str, Any]:
-    return {**_NOBODY, "state": state, "waiting": mask, "since": now}
+    nobody = {"owner": "", "boot": "", "lease_end": None, "lease": None}
+    return {**nobody, "state": state, "waiting": mask, "since": now}
 
 
 def _known_mask(conditions: str) -> int:

@@ -5,7 +5,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    not_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ..errors import InvalidTaskError, UnknownTaskError, shown
@@ -93,7 +104,7 @@ class Queue:
         waiting = connection.execute(
             update(tasks)
             .where(*ours, c.waiting.is_not(None))
-            .values(state=State.CANCELLED, waiting=None, since=None, cancel=True, ended=self.clock.wall())
+            .values(**end_of(State.CANCELLED, self.clock), cancel=True)
         )
         running = connection.execute(
             update(tasks).where(*ours, c.state == State.RUNNING, c.cancel.is_(False)).values(cancel=True)
@@ -101,11 +112,16 @@ class Queue:
         return waiting.rowcount + running.rowcount
 
     def sweep(self, keep: float) -> int:
-        """Delete tasks that ended more than `keep` seconds ago; return how many."""
+        """Delete tasks that ended more than `keep` seconds ago; return how many.
+
+        Of those that ended since this boot, the clock that nobody sets must say so too: one that is set forward, as a
+        board's without a battery is after each boot, would make all of them old.
+        """
+        young = and_(c.boot == self.clock.boot, c.boot != "", c.lease_end > self.clock.monotonic() - keep)
         old = (
             select(c.id)
             .where(c.state.in_(ENDED), c.waiting.is_(None), c.ended < self.clock.wall() - keep)
-            .where(c.version <= ROW_VERSION)
+            .where(c.version <= ROW_VERSION, not_(young))
             .limit(_SWEEP)
         )
         deleted = 0
@@ -158,6 +174,12 @@ class Queue:
         with self.engines.read() as connection:
             rows = connection.execute(select(aliases.c.name, aliases.c.data).order_by(aliases.c.name))
             return {name: _alias(text) for name, text in rows}
+
+
+def end_of(state: State, clock: Clock) -> dict[str, Any]:
+    """Return the columns of a task that ends now."""
+    nobody = {"owner": "", "lease": None, "waiting": None, "since": None, "step_name": ""}
+    return {**nobody, "state": state, "ended": clock.wall(), "boot": clock.boot, "lease_end": clock.monotonic()}
 
 
 _BY_UID = select(tasks).where(c.uid == bindparam("uid_"))

@@ -59,6 +59,7 @@ tasks = Table(
     Column("losses", Integer, nullable=False),
     Column("cancel", Boolean, nullable=False),
     # Who has it: the process; the boot whose monotonic clock says when the lease ends; how long it was given for.
+    # Of one that has ended, `boot` and `lease_end` say when, by a clock that is never set.
     Column("owner", Text, nullable=False),
     Column("boot", Text, nullable=False),
     Column("lease_end", Double),
