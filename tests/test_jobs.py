@@ -235,6 +235,23 @@ def test_process_that_dies_at_any_call_loses_no_task_and_starts_none_twice(make,
     assert len({variables["uploadUid"] for variables in noted}) == len(noted) == number + 1
 
 
+def test_record_is_not_cleared_before_its_note(make, work, noted, folder, monkeypatch):
+    client = make().test_client()
+    upload(client, DATA, 300)
+    with monkeypatch.context() as patch:
+        patch.setattr(Jobs, "_forget", lambda self, uid: None)  # killed here
+        noted_one = upload(client, DATA, 300)
+    work.runner().run_until_idle()
+    assert pending(folder) == [noted_one]
+    work.ledger.sweep(-1)
+    assert [task.uid for task in work.list()] == [job_uid(noted_one)]
+    make().test_client().get("/")
+    assert work.runner().run_until_idle() == 0
+    assert (len(noted), pending(folder)) == (2, [])
+    work.ledger.sweep(-1)
+    assert work.list() == []
+
+
 def test_threads_start_with_the_first_request_of_each_process(make, work, noted):
     app = make(work_threads=1)
     work.start_work(NOTE)

@@ -525,6 +525,20 @@ def test_ended_tasks_are_cleared_after_a_while(ledger, clock):
     assert [t.uid for t in ledger.find(None, None, 10)] == ["2"]
 
 
+def test_many_records_that_are_spared_end_no_sweep(ledger, clock, tmp_path, monkeypatch):
+    monkeypatch.setattr("upload_helper.work.queue._SWEEP", 2)
+    note = tmp_path / "note"
+    note.touch()
+    for number in range(9):
+        spared = {"uploadNote": [str(note), "nothing", 7][number % 3]}
+        ledger.put(task(str(number), variables=spared if number < 6 else {}))
+        ledger.stop(uid=str(number))
+    clock.pass_(1)
+    assert ledger.sweep(0) == 7
+    note.unlink()
+    assert ledger.sweep(0) == 2
+
+
 def test_clock_that_is_set_forward_clears_nothing(ledger, clock):
     for uid in ("done", "cancelled"):
         ledger.put(task(uid))

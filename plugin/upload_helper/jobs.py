@@ -70,6 +70,8 @@ class Jobs:
                 "totalSize": upload.totalSize,
                 "path": upload.path,
                 "owner": upload.owner,
+                # If we die before it is taken out, we must still find the record when we find the note.
+                "uploadNote": str((self._folder / upload.uploadUid).absolute()),
             }
             self.work.start_work(
                 handlers, tag="upload", title=upload.fileName, variables=variables, uid=job_uid(upload.uploadUid)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import (
@@ -10,6 +12,7 @@ from sqlalchemy import (
     Connection,
     and_,
     bindparam,
+    case,
     delete,
     func,
     insert,
@@ -22,6 +25,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from ..errors import InvalidTaskError, UnknownTaskError, shown
 from .clock import TURNED_BACK, Clock
 from .engines import Engines
+from .names import NOTE
 from .rows import dump, show_row, to_row
 from .tables import ROW_VERSION, aliases, is_current, migrate, tasks
 from .task import ENDED, Existing, State, Task
@@ -119,19 +123,23 @@ class Queue:
         """
         young = and_(c.boot == self.clock.boot, c.boot != "", c.lease_end > self.clock.monotonic() - keep)
         old = (
-            select(c.id)
+            select(
+                c.id, case((c.variables.contains(f'"{NOTE}":', autoescape=True), c.variables), else_="").label("note")
+            )
             .where(c.state.in_(ENDED), c.waiting.is_(None), c.ended < self.clock.wall() - keep)
             .where(c.version <= ROW_VERSION, not_(young))
             .limit(_SWEEP)
         )
-        deleted = 0
+        deleted, spared = 0, set[int]()
         while True:
             with self.engines.read() as connection:
-                ids = list(connection.execute(old).scalars())
+                found = connection.execute(old.where(c.id.not_in(spared))).all()
+            spared.update(row.id for row in found if _is_noted(row.variables))
+            ids = [row.id for row in found if row.id not in spared]
             if ids:
                 with self.engines.write() as connection:
                     deleted += connection.execute(delete(tasks).where(c.id.in_(ids))).rowcount
-            if len(ids) < _SWEEP:
+            if len(found) < _SWEEP:
                 return deleted
 
     def mend(self) -> int:
@@ -180,6 +188,12 @@ def end_of(state: State, clock: Clock) -> dict[str, Any]:
     """Return the columns of a task that ends now."""
     nobody = {"owner": "", "lease": None, "waiting": None, "since": None, "step_name": ""}
     return {**nobody, "state": state, "ended": clock.wall(), "boot": clock.boot, "lease_end": clock.monotonic()}
+
+
+def _is_noted(variables: str) -> bool:
+    with suppress(ValueError, TypeError, RecursionError, KeyError):
+        return os.path.lexists(json.loads(variables)[NOTE])
+    return False
 
 
 _BY_UID = select(tasks).where(c.uid == bindparam("uid_"))
