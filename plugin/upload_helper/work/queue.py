@@ -123,9 +123,7 @@ class Queue:
         """
         young = and_(c.boot == self.clock.boot, c.boot != "", c.lease_end > self.clock.monotonic() - keep)
         old = (
-            select(
-                c.id, case((c.variables.contains(f'"{NOTE}":', autoescape=True), c.variables), else_="").label("note")
-            )
+            select(c.id, _NOTED)
             .where(c.state.in_(ENDED), c.waiting.is_(None), c.ended < self.clock.wall() - keep)
             .where(c.version <= ROW_VERSION, not_(young))
             .limit(_SWEEP)
@@ -134,7 +132,7 @@ class Queue:
         while True:
             with self.engines.read() as connection:
                 found = connection.execute(old.where(c.id.not_in(spared))).all()
-            spared.update(row.id for row in found if _is_noted(row.variables))
+            spared.update(row.id for row in found if _is_noted(row.noted))
             ids = [row.id for row in found if row.id not in spared]
             if ids:
                 with self.engines.write() as connection:
@@ -196,6 +194,7 @@ def _is_noted(variables: str) -> bool:
     return False
 
 
+_NOTED = case((c.variables.contains(f'"{NOTE}":'), c.variables), else_="").label("noted")
 _BY_UID = select(tasks).where(c.uid == bindparam("uid_"))
 
 
