@@ -8,9 +8,19 @@ from contextlib import contextmanager
 
 from playwright.sync_api import Browser, sync_playwright
 
+# Every window would get two processes more for the list below the address bar, which take as long as the page.
+_IDLE_FEATURES = ["WebUIOmniboxPopup", "WebUIOmniboxAimPopup", "WebUIOmniboxFullPopup", "SpareRendererForSitePerProcess"]
+# Chromium hears the last such switch only, and playwright's comes first: these are of its list.
+_UNWANTED_FEATURES = [
+    "AimEnabled", "AvoidCorsURLLoaderRestartOnRedirect", "AvoidUnnecessaryBeforeUnloadCheckSync",
+    "DestroyProfileOnBrowserClose", "HttpsFirstBalancedModeAutoEnable", "HttpsUpgrades", "MediaRouter",
+    "NetworkTimeServiceQuerying", "OptimizationHints", "PaintHolding", "PreconnectToSearch",
+    "ThirdPartyStoragePartitioning",
+]  # fmt: skip
 SWITCHES = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
+    f"--disable-features={','.join([*_UNWANTED_FEATURES, *_IDLE_FEATURES])}",
 ]  # fmt: skip
 # Milliseconds; the machine may have other things to do.
 PATIENCE = 20_000
