@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import time
 from collections import namedtuple
 from pathlib import Path
 
 import psutil
 import pytest
 
+from servers import wait_until
 from upload_helper.work import Condition, State, Work, providers
 from upload_helper.work.conditions import Conditions
 from upload_helper.work.providers import (
@@ -93,6 +95,66 @@ def test_slow_provider_holds_up_no_other():
     assert slow.is_alive()
     go_on.set()
     slow.join()
+
+
+def test_provider_that_hangs_is_not_known_and_asked_again_when_it_has_answered(caplog):
+    go_on, answers, asked = threading.Event(), [False, False], []
+
+    def provider():
+        asked.append(1)
+        assert go_on.wait(10)
+        return answers.pop()
+
+    conditions = Conditions({"IDLE": provider}, patience=0.05, fresh=0)
+    for _ in range(3):
+        assert conditions.holds(Condition.IDLE)
+    assert len(asked) == 1
+    assert [r.getMessage() for r in caplog.records] == ["Nobody knows whether IDLE holds (no answer yet)."]
+    go_on.set()
+    wait_until(lambda: not conditions.holds(Condition.IDLE))
+    assert len(asked) >= 2
+
+
+def test_who_must_not_wait_gets_the_last_answer():
+    answers = iter((True, False))
+    go_on = threading.Event()
+    conditions = Conditions({"IDLE": lambda: go_on.wait(5) and next(answers, False)}, fresh=0)
+    assert conditions.lost({Condition.IDLE}, wait=False) == frozenset()
+    go_on.set()
+    assert conditions.holds(Condition.IDLE)
+    assert conditions.lost({Condition.IDLE}, wait=False) == frozenset()
+    wait_until(lambda: conditions.lost({Condition.IDLE}, wait=False))
+
+
+def test_provider_that_is_always_slow_holds_up_nobody_more_than_once():
+    turns = [threading.Event() for _ in range(3)]
+    due = iter(turns)
+    conditions = Conditions({"IDLE": lambda: not next(due).wait(10)}, patience=0.2, fresh=0)
+    assert conditions.holds(Condition.IDLE)
+    turns[0].set()
+    wait_until(lambda: conditions.lost({Condition.IDLE}, wait=False))
+    begun = time.monotonic()
+    conditions.holds(Condition.IDLE)
+    assert time.monotonic() - begun < 0.15
+    for turn in turns:
+        turn.set()
+
+
+def test_hanging_provider_holds_up_neither_other_tasks_nor_leases(tmp_path):
+    go_on = threading.Event()
+    work = Work(tmp_path / "work.db", conditions=Conditions({"IDLE": lambda: go_on.wait(20)}, patience=0.3))
+    work.function("long")(lambda hashMap: hashMap.step.sleep(1.5))
+    uids = [work.start_work([{"action": "run", "type": "python", "method": "long"}]) for _ in range(2)]
+    with work.runner(threads=2, lease=1, poll=0.05):
+        wait_until(lambda: [work.get(uid).state for uid in uids] == [State.RUNNING] * 2)
+        waits = work.start_work([{"action": "run", "type": "set", "method": "a=1"}], conditions="IDLE")
+        for uid in uids:
+            task = work.wait(uid, 10)
+            assert (task.state, task.attempt) == (State.SUCCEEDED, 1)
+        # Nobody knows whether it may run, so it may.
+        assert work.wait(waits, 10).state is State.SUCCEEDED
+    go_on.set()
+    work.close()
 
 
 def test_nothing_is_asked_that_is_not_wanted():

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -150,7 +151,7 @@ def test_server_that_trickles_holds_up_no_worker(work, monkeypatch, head):
 
     def trickle():
         connection, _ = server.accept()
-        with connection:
+        with connection, suppress(OSError):
             connection.recv(9999)
             connection.sendall(head)
             while not done.wait(0.1):

@@ -28,7 +28,7 @@ class Switches:
     def __init__(self) -> None:
         self.off: set[Condition] = set()
 
-    def lost(self, conditions):
+    def lost(self, conditions, *, wait=True):
         return frozenset(conditions & self.off)
 
 
@@ -325,7 +325,7 @@ def test_task_shows_that_it_waits_no_longer_for_its_conditions(work, switches):
 
 def test_nobody_is_asked_about_conditions_that_no_task_waits_for(work, switches):
     asked = []
-    switches.lost = lambda conditions: asked.append(conditions) or frozenset()
+    switches.lost = lambda conditions, **_: asked.append(conditions) or frozenset()
     plain, conditional = work.start_work(handler("count")), work.start_work(handler("count"), conditions="IDLE")
     work.runner().run_until_idle()
     assert work.get(plain).state is work.get(conditional).state is State.SUCCEEDED
@@ -351,7 +351,7 @@ def test_task_that_comes_while_conditions_are_looked_at_waits_for_its_own(work, 
 
 def test_provider_that_raises_does_not_stop_the_runner(work, switches, caplog):
     conditional = work.start_work(handler("count"), conditions="IDLE")
-    lost, switches.lost = switches.lost, lambda conditions: 1 / 0
+    lost, switches.lost = switches.lost, lambda conditions, **_: 1 / 0
     with work.runner(poll=POLL):
         wait_until(lambda: "ZeroDivisionError" in caplog.text)
         switches.lost = lost

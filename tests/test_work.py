@@ -37,7 +37,7 @@ def test_work_is_started_run_and_looked_at(work):
     assert found.handlers == (HANDLER,)
     assert work.progress(uid) == {"jobUid": uid, "state": "ENQUEUED", "progress": None, "stepName": ""}
     assert work.wait(uid, 0.01).state is State.ENQUEUED
-    work._conditions = types.SimpleNamespace(lost=lambda conditions: frozenset())
+    work._conditions = types.SimpleNamespace(lost=lambda conditions, **_: frozenset())
     work.runner().run_until_idle()
     assert work.wait(uid).result == "hello Anna"
     assert [t.uid for t in work.list("t")] == [uid]

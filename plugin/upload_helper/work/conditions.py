@@ -6,7 +6,8 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from threading import Lock
+from threading import Condition as Monitor
+from threading import Thread
 
 from .providers import default_providers
 from .task import Condition
@@ -16,15 +17,18 @@ Provider = Callable[[], bool | None]
 
 FRESH_SECONDS = 1.0
 """How long an answer of a provider is used again."""
+PATIENCE_SECONDS = 6.0
+"""How long a provider may take before its condition counts as not known; commands of the system get five."""
 
 _log = logging.getLogger(__name__)
 
 
 class Conditions:
-    """Asks the providers, each at most once a second.
+    """Asks the providers, each at most once a second, in a thread of its own.
 
     What can't be known counts as holding: a machine without a battery is charging, one that does not tell whether it is
-    connected or idle finds out by trying, and no task waits for ever for what its machine can't say.
+    connected or idle finds out by trying, and no task waits for ever for what its machine can't say. A provider that
+    does not answer within `patience` seconds does not know either, until it does.
     """
 
     def __init__(
@@ -33,43 +37,89 @@ class Conditions:
         *,
         clock: Callable[[], float] = time.monotonic,
         fresh: float = FRESH_SECONDS,
+        patience: float = PATIENCE_SECONDS,
     ) -> None:
         """Ask `providers` (a name and a function each); conditions that are not among them are asked of the system."""
         given = {Condition(name): provider for name, provider in (providers or {}).items()}
         self._providers: dict[Condition, Provider] = {**default_providers(), **given}
-        self._answers: dict[Condition, tuple[float, bool]] = {}
-        self._failing: set[Condition] = set()
-        self._clock, self._fresh = clock, fresh
-        # One each: logind may take its time, and nobody who asks for the network waits for that.
-        self._pid, self._locks = os.getpid(), _new_locks()
+        self._clock, self._fresh, self._patience = clock, fresh, patience
+        self._begin()
 
     def holds(self, condition: Condition) -> bool:
         """Whether one condition holds."""
-        if self._pid != os.getpid():  # a lock that a thread of the parent held is never freed here
-            self._pid, self._locks = os.getpid(), _new_locks()
-        with self._locks[condition]:
-            now = self._clock()
-            asked, answer = self._answers.get(condition, (None, True))
-            if asked is None or not 0 <= now - asked < self._fresh:
-                answer = self._ask(condition)
-                self._answers[condition] = now, answer
-            return answer
+        return not self.lost([condition])
 
-    def lost(self, conditions: Iterable[Condition]) -> frozenset[Condition]:
-        """Return those of the conditions that do not hold."""
-        return frozenset(condition for condition in conditions if not self.holds(condition))
+    def lost(self, conditions: Iterable[Condition], *, wait: bool = True) -> frozenset[Condition]:
+        """Return those of the conditions that do not hold; without `wait`, as far as the last answers tell."""
+        if self._pid != os.getpid():  # the threads of a parent are not here, and its locks may never be freed
+            self._begin()
+        wanted = [self._questions[condition] for condition in conditions]
+        for question in wanted:
+            question.ask()
+        return frozenset(question.name for question in wanted if not question.answer(wait=wait))
 
-    def _ask(self, condition: Condition) -> bool:
+    def _begin(self) -> None:
+        how = self._clock, self._fresh, self._patience
+        self._questions = {name: _Question(name, provider, *how) for name, provider in self._providers.items()}
+        self._pid = os.getpid()
+
+
+class _Question:
+    """Whether one condition holds: what was answered last, and whether somebody is being asked."""
+
+    def __init__(
+        self, name: Condition, provider: Provider, clock: Callable[[], float], fresh: float, patience: float
+    ) -> None:
+        self.name = name
+        self._provider, self._clock, self._fresh, self._patience = provider, clock, fresh, patience
+        self._changed = Monitor()
+        self._answer = True
+        self._answered: float | None = None
+        self._asked: float | None = None
+        """Since when a call is under way (monotonic clock)."""
+        self._is_slow = False
+        """Whether the last call took too long; then nobody waits for the next one."""
+        self._complaint = ""
+
+    def ask(self) -> None:
+        """Let the provider be asked, unless it is, or has answered just now."""
+        with self._changed:
+            if self._asked is None and not self._is_fresh():
+                Thread(target=self._call, name=f"upload_helper {self.name}", daemon=True).start()
+                self._asked = time.monotonic()
+
+    def answer(self, *, wait: bool) -> bool:
+        """Return the answer, if need be the last one; True if nobody knows."""
+        with self._changed:
+            if self._asked is not None and wait and not self._is_slow:
+                left = self._asked + self._patience - time.monotonic()
+                self._changed.wait_for(lambda: self._asked is None, timeout=max(left, 0))
+            if self._is_overdue():
+                self._is_slow = True
+                self._complain("no answer yet")
+                return True
+            return self._answer
+
+    def _is_fresh(self) -> bool:
+        return self._answered is not None and 0 <= self._clock() - self._answered < self._fresh
+
+    def _is_overdue(self) -> bool:
+        return self._asked is not None and time.monotonic() >= self._asked + self._patience
+
+    def _call(self) -> None:
+        answer, complaint = True, ""
         try:
-            answer = self._providers[condition]()
-        except Exception as error:  # noqa: BLE001 - whatever a provider runs into, the worker goes on
-            if condition not in self._failing:
-                _log.warning("Nobody knows whether %s holds (%s: %s).", condition, type(error).__name__, error)
-            self._failing.add(condition)
-            return True
-        self._failing.discard(condition)
-        return answer is None or bool(answer)
+            found = self._provider()
+            answer = found is None or bool(found)
+        except BaseException as error:  # noqa: BLE001 - whatever a provider runs into, the worker goes on
+            complaint = f"{type(error).__name__}: {error}"
+        with self._changed:
+            self._complain(complaint)
+            self._is_slow = self._is_overdue()
+            self._answer, self._answered, self._asked = answer, self._clock(), None
+            self._changed.notify_all()
 
-
-def _new_locks() -> dict[Condition, Lock]:
-    return {condition: Lock() for condition in Condition}
+    def _complain(self, complaint: str) -> None:
+        if complaint and not self._complaint:
+            _log.warning("Nobody knows whether %s holds (%s).", self.name, complaint)
+        self._complaint = complaint

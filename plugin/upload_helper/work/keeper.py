@@ -133,7 +133,8 @@ class Keeper:
         wanted = frozenset().union(*(one.context.task.conditions for one in running))
         if not wanted:
             return
-        lost = self._work.lost(wanted)
+        # Leases must be renewed, so this thread waits for nobody.
+        lost = self._work.lost(wanted, wait=False)
         for one in running:
             if lost & one.context.task.conditions:
                 one.context.stop(Reason.CONDITION)

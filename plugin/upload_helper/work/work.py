@@ -219,14 +219,14 @@ class Work:
             runner.stop()
         self.ledger.close()
 
-    def lost(self, conditions: frozenset[Condition]) -> frozenset[Condition]:
-        """Return those of the conditions that don't hold on this machine."""
+    def lost(self, conditions: frozenset[Condition], *, wait: bool = True) -> frozenset[Condition]:
+        """Return those of the conditions that don't hold on this machine; without `wait`, as far as that is known."""
         if self._conditions is None:
             # Only where tasks run that have some, so that others need no psutil.
             from .conditions import Conditions  # noqa: PLC0415
 
             self._conditions = Conditions()
-        return self._conditions.lost(conditions)
+        return self._conditions.lost(conditions, wait=wait)
 
     def _start(self, task: Task, if_exists: str | Existing) -> str:
         existing = _choice(Existing, if_exists, "value of if_exists")
