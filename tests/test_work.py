@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from upload_helper.errors import HandlerError, InvalidTaskError, UnknownTaskError, WorkError
+from upload_helper.errors import HandlerError, InvalidTaskError, UnknownNameError, UnknownTaskError, WorkError
 from upload_helper.work import Backoff, Condition, Existing, State, Task, Work, parse_conditions
 
 HANDLER = {"action": "run", "type": "python", "method": "greet"}
@@ -183,3 +183,35 @@ def test_back_off_obeys_the_server_up_to_its_longest():
     assert backoff.delay(1, 1000) == 1000
     assert backoff.delay(1, 5) == 30
     assert backoff.delay(1, 10**9) == 18_000
+
+
+@pytest.mark.parametrize("uid", ["", "x" * 65, "a\0b", "\ud800", "ä", "../x", None, 7])
+def test_uid_that_cannot_be_is_no_task(work, uid):
+    for ask in (work.get, work.progress, work.wait):
+        with pytest.raises(UnknownTaskError):
+            ask(uid)
+    assert work.stop(uid) is False
+
+
+def test_uid_is_never_cut(work):
+    work.start_work([HANDLER], uid="x" * 64)
+    assert work.get("x" * 64).uid == "x" * 64
+    with pytest.raises(UnknownTaskError):
+        work.get("x" * 65)
+    with pytest.raises(InvalidTaskError):
+        work.start_work([HANDLER], uid="x" * 65)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"tag": "a\0b"}, {"tag": "\ud800"}, {"tag": 7}, {"limit": -1}, {"limit": 0}, {"limit": 1 << 40}, {"limit": "1"}],
+)
+def test_list_of_what_cannot_be(work, wrong):
+    with pytest.raises(InvalidTaskError):
+        work.list(**wrong)
+
+
+@pytest.mark.parametrize("name", ["", "a\0", "\ud800", "x" * 201, None])
+def test_alias_that_cannot_be(work, name):
+    with pytest.raises(UnknownNameError):
+        work.alias(name)

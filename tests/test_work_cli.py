@@ -169,6 +169,79 @@ def test_what_goes_wrong_is_one_line(run, arguments, text):
     assert SECRET not in output
 
 
+BAD_BYTES = os.fsdecode(b"a\xff")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("show", BAD_BYTES), "There is no task"),
+        (("show", "x" * 65), "There is no task"),
+        (("stop", "--uid", BAD_BYTES), "There is no task"),
+        (("stop", BAD_BYTES), "is no tag"),
+        (("list", "--tag", BAD_BYTES), "is no tag"),
+        (("list", "--module", BAD_BYTES), "cannot be imported"),
+        (("start", SET, "--title", BAD_BYTES), "is no title"),
+        (("start", SET.replace("a=1", BAD_BYTES)), "can't be kept as JSON"),
+        (("list", "--ledger", "x" * 5000), "File name too long"),
+        (("list", "--ledger", f"postgresql+foo://u:{SECRET}@h/x"), "'postgresql+foo' is no database"),
+        (("list", "--ledger", f"postgresql+psycopg2://u:{SECRET}@h/x"), "Give the path of a SQLite file, or a URL"),
+    ],
+)
+def test_what_cannot_be_is_one_line_too(run, arguments, text):
+    run("start", SET)
+    output = run(*arguments, code=1)
+    assert output.startswith("Error: ")
+    assert text in output
+    assert output.count("\n") < 3
+    assert SECRET not in output
+
+
+@pytest.mark.parametrize("path", ["/dev/null/x.db", "/proc/none/x.db", "/etc/passwd/x/y.db"])
+def test_folder_that_cannot_be_made(run, monkeypatch, path):
+    monkeypatch.setenv("UPLOAD_HELPER_LEDGER", path)
+    assert "There is no ledger" in run("list", code=1)
+    for command in (("start", SET), ("run", "--until-idle")):
+        output = run(*command, code=1)
+        assert f"Error: There can be no ledger '{path}'" in output
+        assert "UPLOAD_HELPER_LEDGER" in output
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("cli_syntax", "def f(:\n", "SyntaxError: invalid syntax (cli_syntax.py, line 1)"),
+        ("cli_zero", "x = 1\n1 / 0\n", "ZeroDivisionError: division by zero (cli_zero.py, line 2)"),
+        ("cli_exit", "raise SystemExit(3)\n", "SystemExit: 3"),
+        ("cli_missing", "import no_such_thing\n", "No module named 'no_such_thing'"),
+        ("", "", "ValueError"),
+        (".cli", "", "TypeError"),
+    ],
+)
+@pytest.mark.parametrize("option", ["--module", "--app"])
+def test_module_that_cannot_be_imported(run, tmp_path, name, text, said, option):
+    run("start", SET)
+    (tmp_path / f"{name or 'empty'}.py").write_text(text)
+    output = run("list", option, name if option == "--module" else f"{name}:work", code=1)
+    assert f"Error: The module {name!r} cannot be imported: " in output
+    assert said in output
+
+
+def test_function_of_a_host_that_makes_no_work(run, tmp_path):
+    (tmp_path / "cli_maker.py").write_text("def make():\n    raise ValueError('no tea')\n")
+    output = run("list", "--app", "cli_maker:make", code=1)
+    assert "Error: 'cli_maker:make' makes no Work: ValueError: no tea (cli_maker.py, line 2)" in output
+    assert "makes no Work: TypeError" in run("list", "--app", "json:dumps", code=1)
+
+
+def test_letters_that_the_output_cannot_take(run):
+    run("start", SET, "--title", "Карта 🗺")
+    environment = {**os.environ, "PYTHONPATH": str(PLUGIN), "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "upload_helper.cli", "work", "list"]
+    done = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
+    assert r"\u041a" in done.stdout
+
+
 def test_a_failing_task_is_no_failing_command(run):
     run("start", BAD)
     run("run", "--until-idle")

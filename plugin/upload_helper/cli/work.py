@@ -79,6 +79,9 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON,
 @click.group()
 def work() -> None:
     """Tasks in the background, kept in a ledger that survives everything."""
+    for stream in (sys.stdout, sys.stderr):
+        # Titles and errors may have letters that a terminal or a pipe does not take.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 @work.command()

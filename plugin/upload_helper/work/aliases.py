@@ -61,7 +61,7 @@ class Alias:
 
         `basic` is user and password, `auth` a whole value of ``Authorization``; a user in the URL counts as well.
         """
-        if not isinstance(name, str) or len(name) > MOST_LETTERS or not _NAME.fullmatch(name):
+        if not can_name_alias(name):
             raise InvalidHandlersError(f"{shown(name)} cannot name an alias: letters, digits, '_', '.' and '-' can.")
         address, from_url = split_credentials(url)
         given = own_headers({"headers": headers, "basic": basic, "auth": auth})
@@ -80,6 +80,11 @@ class Alias:
             return cls.of(name, kept["url"], kept.get("headers"))
         except (ValueError, TypeError, KeyError, AttributeError, InvalidHandlersError):
             raise UnknownNameError(f"The alias {shown(name)} cannot be read; add it again.") from None
+
+
+def can_name_alias(name: object) -> bool:
+    """Whether an alias can be called so."""
+    return isinstance(name, str) and len(name) <= MOST_LETTERS and bool(_NAME.fullmatch(name))
 
 
 def own_headers(given: Mapping[str, Any]) -> dict[str, str]:

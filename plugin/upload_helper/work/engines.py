@@ -18,6 +18,7 @@ from ..errors import LedgerBusyError, LedgerError, shown
 BUSY_SECONDS = 5.0
 """How long a statement waits for a database that somebody else has locked."""
 
+_DRIVER = "postgresql+psycopg"
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _REMEDIES = {
     sqlite3.SQLITE_READONLY: "Let the user that runs this write to the file and to its folder.",
@@ -107,8 +108,6 @@ class Engines:
                     f"The ledger {self.name} needs the module {error.name}.",
                     remedy="Install it: pip install 'flask-upload-helper[postgres]'.",
                 ) from error
-            except exc.SQLAlchemyError as error:
-                raise LedgerError(f"The ledger {self.name} can't be used: {error}.") from error
             event.listen(engine, "connect", self._limit)
             return engine
         engine = create_engine(self.url, hide_parameters=True, connect_args={"timeout": self._busy})
@@ -205,14 +204,12 @@ def _url(target: str | Path) -> URL:
         raise LedgerError("The ledger's URL can't be read.", remedy="Use postgresql://user@host/database.") from None
     if url.get_backend_name() == "sqlite":
         return _file(url.database or "")
-    if url.drivername in ("postgresql", "postgres"):
-        return url.set(drivername="postgresql+psycopg")
-    if url.get_backend_name() != "postgresql":
+    if url.drivername not in ("postgresql", "postgres", _DRIVER):
         raise LedgerError(
             f"{shown(url.drivername)} is no database that a ledger can be in.",
             remedy="Give the path of a SQLite file, or a URL that begins with postgresql://.",
         )
-    return url
+    return url.set(drivername=_DRIVER)
 
 
 def _file(path: str) -> URL:

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from traceback import extract_tb
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidTaskError, shown
+from ..errors import Error, InvalidTaskError, LedgerError, shown
 
 if TYPE_CHECKING:
     from .work import Work
@@ -46,30 +48,56 @@ def open_work(ledger: str, app: str = "", modules: Iterable[str] = (), *, must_e
             work.registry.add_module(module)
         return work
     if not is_url(ledger):
-        if must_exist and not Path(ledger).exists():
-            raise InvalidTaskError(f"There is no ledger {ledger}.", remedy="Name it with --ledger, or start a task.")
-        if ledger == default_ledger():
-            Path(ledger).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _look(Path(ledger), must_exist=must_exist, creates=ledger == default_ledger())
     return Work(ledger, modules=imported)
 
 
-def _imported(name: str):  # type: ignore[no-untyped-def]
+def _look(ledger: Path, *, must_exist: bool, creates: bool) -> None:
+    """Raise an error where there is no ledger, or can be none; create the folder of this user's own."""
+    try:
+        if must_exist and not ledger.exists():
+            raise InvalidTaskError(f"There is no ledger {ledger}.", remedy="Name it with --ledger, or start a task.")
+        if creates:
+            ledger.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise LedgerError(
+            f"There can be no ledger {shown(str(ledger))}: {error.strerror}.",
+            remedy=f"Name another with --ledger or {VARIABLE}.",
+        ) from error
+
+
+def _imported(name: str) -> ModuleType:
     try:
         return import_module(name)
-    except ImportError as error:
-        raise InvalidTaskError(f"The module {shown(name)} cannot be imported: {error}.") from error
+    except (Exception, SystemExit) as error:
+        raise InvalidTaskError(f"The module {shown(name)} cannot be imported: {_told(error)}.") from error
 
 
 def _found(app: str, kind: type[Work]) -> Work:
     name, _, attribute = app.partition(":")
-    found = _imported(name)
-    for part in (attribute or "work").split("."):
-        found = getattr(found, part, None)
-    if callable(found) and not isinstance(found, kind):
-        found = found()
+    found: Any = _imported(name)
+    try:
+        for part in (attribute or "work").split("."):
+            found = getattr(found, part, None)
+        if callable(found) and not isinstance(found, kind):
+            found = found()
+    except Error:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InvalidTaskError(f"{shown(app)} makes no Work: {_told(error)}.") from error
     if not isinstance(found, kind):
         raise InvalidTaskError(f"{shown(app)} is no Work.", remedy="Write it as package.module:name.")
     return found
+
+
+def _told(error: BaseException) -> str:
+    """Return what the code of a host raised, and in which line of which file."""
+    if isinstance(error, ImportError):
+        return str(error)
+    line = extract_tb(error.__traceback__)[-1]
+    # That of a broken file is in its text.
+    place = "" if isinstance(error, SyntaxError) else f" ({Path(line.filename).name}, line {line.lineno})"
+    return f"{type(error).__name__}: {error}{place}"
 
 
 def _data_folder() -> Path:

@@ -76,7 +76,7 @@ class Queue:
     def get(self, uid: str) -> Task:
         """Return a task; raises UnknownTaskError."""
         with self.engines.read() as connection:
-            row = connection.execute(_BY_UID, {"uid_": str(uid)[:64]}).mappings().first()
+            row = connection.execute(_BY_UID, {"uid_": uid}).mappings().first()
         if row is None:
             raise UnknownTaskError(f"There is no task {shown(uid)}.")
         return show_row(row)

@@ -11,6 +11,8 @@ from ..errors import InvalidTaskError, shown
 
 MAX_TAG = 200
 """Longest tag, in characters."""
+MAX_UID = 64
+"""Longest uid, in characters."""
 MAX_TITLE = 1000
 """Longest title or body, in characters."""
 MAX_JSON = 4 << 20

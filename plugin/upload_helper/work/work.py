@@ -12,9 +12,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import InvalidTaskError, shown
+from ..errors import InvalidTaskError, UnknownTaskError, shown
 from ..retry import Backoff
-from .aliases import Alias
+from .aliases import Alias, can_name_alias
 from .clock import Clock
 from .execute import Kind, run_array
 from .handlers.arrays import parse_handlers
@@ -26,6 +26,7 @@ from .task import (
     MAX_PERIOD,
     MAX_TAG,
     MAX_TITLE,
+    MAX_UID,
     MIN_PERIOD,
     Condition,
     Existing,
@@ -133,16 +134,20 @@ class Work:
 
     def stop(self, uid: str) -> bool:
         """Cancel one task; return whether there was anything to cancel."""
-        return self._woken(self.ledger.stop(uid=uid)) > 0
+        return _can_be_uid(uid) and self._woken(self.ledger.stop(uid=uid)) > 0
 
     def list(self, tag: str | None = None, state: State | str | None = None, limit: int = 1000) -> Tasks:
-        """Return tasks, the newest first."""
-        if state is not None:
-            state = _choice(State, state, "state")
+        """Return so many tasks at most, the newest first."""
+        if not isinstance(limit, int) or not 0 < limit < 1 << 31:
+            raise InvalidTaskError(f"{shown(limit)} is no number of tasks; one above zero is expected.")
+        tag = None if tag is None else _text(tag, "tag", MAX_TAG)
+        state = None if state is None else _choice(State, state, "state")
         return self.ledger.find(tag, state, limit)
 
     def get(self, uid: str) -> Task:
         """Return one task; raises UnknownTaskError."""
+        if not _can_be_uid(uid):
+            raise UnknownTaskError(f"There is no task {shown(uid)}.")
         return self.ledger.get(uid)
 
     def progress(self, uid: str) -> dict[str, Any]:
@@ -180,7 +185,7 @@ class Work:
 
     def alias(self, name: str) -> Alias:
         """Return the endpoint called `name`; raises UnknownNameError."""
-        return Alias.from_dict(name, self.ledger.alias(name))
+        return Alias.from_dict(name, self.ledger.alias(name) if can_name_alias(name) else None)
 
     def connect_database(self, path: str | Path) -> None:
         """Let ``sql`` handlers of tasks that are started from now on work on this SQLite database."""
@@ -287,9 +292,13 @@ def _text(value: object, what: str, longest: int) -> str:
     return value
 
 
+def _can_be_uid(uid: object) -> bool:
+    return isinstance(uid, str) and uid.isascii() and uid.replace("-", "").isalnum() and len(uid) <= MAX_UID
+
+
 def _own_uid(uid: str) -> str:
-    if not isinstance(uid, str) or not (uid.isascii() and uid.replace("-", "").isalnum() and len(uid) <= 64):
-        raise InvalidTaskError(f"{shown(uid)} is no uid: up to 64 letters, digits and '-' are.")
+    if not _can_be_uid(uid):
+        raise InvalidTaskError(f"{shown(uid)} is no uid: up to {MAX_UID} letters, digits and '-' are.")
     return uid
 
 
