@@ -12,11 +12,11 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 import sqlalchemy
 
+from servers import PLUGIN
 from upload_helper.errors import LedgerBusyError, LedgerError
 from upload_helper.work import Condition, Conditions, State, Work
 from upload_helper.work.aliases import hidden
@@ -205,6 +205,53 @@ def test_child_that_is_forked_while_a_provider_is_asked_asks_by_itself():
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
+FORKS = """
+import os, sys
+from upload_helper.work import Reason, Stopped, Work
+
+inline, ledger, journal = sys.argv[1:]
+work = Work(ledger)
+
+@work.function
+def forks(hashMap):
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if hashMap.get("how") == "raises":
+        raise ValueError
+    if hashMap.get("how") == "exits":
+        sys.exit(3)
+    if hashMap.get("how") == "stops":
+        raise Stopped(Reason.CANCELLED)
+    return "child"
+
+@work.function
+def follows(hashMap):
+    with open(journal, "a") as file:
+        file.write(hashMap.get("how") + " ")
+
+handlers = [{"action": "run", "type": "python", "method": name} for name in ("forks", "follows")]
+uids = [work.start_work(handlers, variables={"how": how}) for how in ("returns", "raises", "exits", "stops")]
+if inline:
+    work.runner().run_until_idle()
+else:
+    with work.runner(threads=1):
+        work.wait(uids[-1], 20)
+for task in map(work.get, uids):
+    print(task.state, task.result, task.error)
+print(open(journal).read())
+"""
+
+
+@pytest.mark.parametrize("inline", ["inline", ""])
+def test_child_that_a_handler_forked_does_not_go_on_with_the_run(tmp_path, inline):
+    command = [sys.executable, "-W", "ignore", "-c", FORKS, inline, str(tmp_path / "x.db"), str(tmp_path / "journal")]
+    done = subprocess.run(
+        command, check=False, env={**os.environ, "PYTHONPATH": str(PLUGIN)}, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "SUCCEEDED 0 \n" * 4 + "returns raises exits stops \n", done.stderr
+
+
 def test_many_threads_that_start_a_runner_start_one(work):
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -242,9 +289,8 @@ def test_without_the_extra_it_is_said_what_to_install(use):
         "for name in ('sqlalchemy', 'psutil', 'requests', 'rich', 'psycopg'): sys.modules[name] = None\n"
         f"{use}\n"
     )
-    plugin = Path(__file__).parents[1] / "plugin"
     done = subprocess.run(
-        [sys.executable, "-c", program], check=False, env={**os.environ, "PYTHONPATH": str(plugin)},
+        [sys.executable, "-c", program], check=False, env={**os.environ, "PYTHONPATH": str(PLUGIN)},
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,15 @@ class Stopped(BaseException):
 def is_ctrl_c(error: BaseException) -> bool:
     """Whether somebody pressed Ctrl-C; Python raises that in the main thread only."""
     return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
+
+
+def end_if_forked(pid: int) -> None:
+    """End this process at once if it is not the one with that number: a handler has forked it, and it came back.
+
+    The handlers that follow, and what is written to the ledger, are its parent's.
+    """
+    if os.getpid() != pid:
+        os._exit(0)
 
 
 class Context:

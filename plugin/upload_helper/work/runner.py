@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LedgerError
-from .context import Context, Reason, Stopped
+from .context import Context, Reason, Stopped, end_if_forked
 from .execute import Failure, Result, execute, log, settle
 from .keeper import Keeper, Running
 from .leases import Watch
@@ -230,6 +230,7 @@ class Runner:
 
     def _run(self, claim: Claim, running: Running | None) -> None:
         outcome: Result | Stopped = Failure(claim.error)
+        pid = os.getpid()
         try:
             if running is not None:
                 outcome = execute(running.context, self.work.kinds, self._around)
@@ -237,6 +238,7 @@ class Runner:
             outcome = Stopped(Reason.SHUTDOWN)
             raise
         finally:
+            end_if_forked(pid)
             try:
                 self._settle(claim, outcome)
             finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import Error, HandlerError, InvalidHandlersError, shown
 from ..aliases import scrubbed, without_literals
-from ..context import Stopped, is_ctrl_c
+from ..context import Stopped, end_if_forked, is_ctrl_c
 from ..names import BREAK, BREAK_IF_ERROR, ERROR_MESSAGE, RESULT_ERROR, RESULT_MESSAGE
 from ..simpleui import HashMap
 from ..variables import as_text
@@ -86,6 +87,7 @@ class _Array:
     failures: list[HandlerError] = field(default_factory=list)
     branches: list[_Branch] = field(default_factory=list)
     lock: Lock = field(default_factory=Lock)
+    pid: int = field(default_factory=os.getpid)
 
     def outcome(self) -> Outcome:
         result = as_text(self.context.variables.get(RESULT_MESSAGE, ""))
@@ -105,6 +107,7 @@ class _Array:
     def run_one(self, handler: Mapping[str, Any], variables: dict[str, Any], depth: int) -> bool:
         """Run a handler and its ``postExecute``; return whether its array ends here."""
         error = self._run_type(handler, variables)
+        end_if_forked(self.pid)
         if error:
             self._failed(error)
             variables[RESULT_MESSAGE] = ""
