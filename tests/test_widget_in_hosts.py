@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 from chromium import PATIENCE
 from servers import Gunicorn, wait_until
 from test_widget import assert_arrived, button, cookie, open_widget, paste, uploads, value
-from visitors import CHUNK, Wire, make_file, pick, picker, row, visit
+from visitors import CHUNK, Wire, hurry, make_file, pick, picker, row, visit
 
 expect.set_options(timeout=PATIENCE)
 HOST = "widget_host:app()"
@@ -294,10 +294,13 @@ def test_attribute_with_a_mistake_in_it_is_as_none(page, server, tmp_path, attri
     assert any(attribute in line for line in said) or attribute in ("max-file-size", "parallel", "chunk-size", "value")
 
 
-@pytest.mark.parametrize("missing", ["upload-helper.js", "row.js", "texts.js"])
-def test_form_for_browsers_without_script_appears_where_it_does_not_come(page, server, tmp_path, missing):
+# Who waits, sees it; the other times nobody has to.
+@pytest.mark.parametrize(("missing", "waits"), [("upload-helper.js", True), ("row.js", False), ("texts.js", False)])
+def test_form_for_browsers_without_script_appears_where_it_does_not_come(page, server, tmp_path, missing, waits):
     page.route(f"**/{missing}", lambda route: route.abort())
     page.goto(f"{server.origin}/?options={json.dumps({})}")
+    if not waits:
+        hurry(page)
     expect(page.get_by_text("Without JavaScript")).to_be_visible()
     page.locator("input[type=file]").set_input_files(make_file(tmp_path, 10))
     button(page, "Upload").click()

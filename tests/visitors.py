@@ -160,6 +160,11 @@ def download(page: Page, act: Callable[[], object]) -> bytes:
     return started.value.path().read_bytes()
 
 
+def hurry(page: Page) -> None:
+    """Let the time of all animations be over, also of those that only wait to show something."""
+    page.evaluate("document.getAnimations().forEach((animation) => animation.finish())")
+
+
 def uploads(context: BrowserContext, url: str) -> list[dict]:
     """Return what the server says of this visitor's uploads."""
     return context.request.get(url).json()["uploads"]
