@@ -595,13 +595,21 @@ def test_runner_survives_a_restart_of_the_server(database_server, caplog):
     work.close()
 
 
-def test_task_stops_when_its_lease_cannot_be_renewed(work, monkeypatch):
-    monkeypatch.setattr(work.ledger, "renew", lambda *a: (_ for _ in ()).throw(LedgerBusyError("locked")))
-    monkeypatch.setattr(work.ledger, "held", lambda *a: (_ for _ in ()).throw(LedgerBusyError("locked")))
+def test_task_stops_when_its_lease_cannot_be_renewed(work, monkeypatch, caplog):
+    asked = []
+
+    def locked(*_args):
+        asked.append(1)
+        raise LedgerBusyError("locked, for a test")
+
+    monkeypatch.setattr(work.ledger, "renew", locked)
+    monkeypatch.setattr(work.ledger, "held", locked)
     work.start_work(handler("hold"))
     with work.runner(poll=POLL, lease=0.3):
         begun(work)
         assert stopped(work) is Reason.LEASE
+    assert len(asked) > 1
+    assert caplog.text.count("locked, for a test") == 1
 
 
 def test_database_that_is_locked_for_a_while_loses_nothing(tmp_path):

@@ -17,6 +17,23 @@ _REPORT = 1.0
 """Seconds between two writes of a task's progress."""
 
 
+class Complaint:
+    """Says what is wrong with the ledger: once, for it may be gone for a night, and be looked at every second."""
+
+    def __init__(self) -> None:
+        self._said = ""
+
+    def say(self, error: LedgerError) -> None:
+        """Log the error, unless it was the last one too."""
+        if str(error) != self._said:
+            self._said = str(error)
+            log.error("%s %s", error, error.remedy)
+
+    def forget(self) -> None:
+        """Say it again when it comes back: the ledger can be used now."""
+        self._said = ""
+
+
 class Running:
     """A task that runs here."""
 
@@ -40,6 +57,7 @@ class Keeper:
         self._hurry = False
         self._ending = False
         self._thread: threading.Thread | None = None
+        self._complaint = Complaint()
 
     def start(self) -> None:
         """Start the thread."""
@@ -91,9 +109,10 @@ class Keeper:
                 self._hurry = False
             try:
                 self.tick()
+                self._complaint.forget()
             except LedgerError as error:
                 # Leases that can't be renewed run out; `Context.check` sees to that.
-                log.warning("%s", error)
+                self._complaint.say(error)
             except Exception:  # noqa: BLE001
                 # Whatever it is: without this thread, every lease would be lost.
                 log.exception("looking after the running tasks failed")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import LedgerError
 from .context import Context, Reason, Stopped, end_if_forked
 from .execute import Failure, Result, execute, log, settle
-from .keeper import Keeper, Running
+from .keeper import Complaint, Keeper, Running
 from .leases import Watch
 from .ledger import Claim
 from .task import Condition
@@ -73,7 +73,7 @@ class Runner:
         self._pid = 0
         self._kept_house = -float("inf")
         self._lost: frozenset[Condition] | None = None
-        self._complaint = ""
+        self._complaint = Complaint()
 
     def start(self) -> Runner:
         """Run tasks in threads of this process, until `stop`. After a fork the child has to call it again."""
@@ -146,19 +146,13 @@ class Runner:
             self._wake.clear()
             try:
                 self._fill()
-                self._complaint = ""
+                self._complaint.forget()
             except LedgerError as error:
-                self._complain(error)
+                self._complaint.say(error)
             except Exception:  # noqa: BLE001
                 # Whatever it is: no other task may suffer from it.
                 log.exception("looking for tasks failed")
             self._wake.wait(self.poll)
-
-    def _complain(self, error: LedgerError) -> None:
-        # A database that is gone for a night needs one line in the log, not one a second.
-        if str(error) != self._complaint:
-            self._complaint = str(error)
-            log.error("%s %s", error, error.remedy)
 
     def _fill(self) -> None:
         lost = self._tend()
