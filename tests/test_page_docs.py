@@ -8,10 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 from flask import send_from_directory, session
+from jinja2 import DictLoader
 from playwright.sync_api import Page, expect
 from werkzeug.serving import make_server
 
 from chromium import PATIENCE
+from chunks import upload
 from servers import PLUGIN, wait_until
 from test_docs import run, snippets
 from visitors import make_file, pick, row, visit
@@ -76,6 +78,31 @@ def test_templates_are_in_the_table():
     assert set(named("Templates", "template")) == {f"upload_helper/{p.name}" for p in folder.iterdir()} - {
         "upload_helper/demo.html"
     }
+
+
+def test_printed_form_of_flask_wtf(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (snippet,) = snippets("python", "page.md", "With Flask-WTF")
+    (form,) = snippets("jinja", "page.md", about="file=wtf.html")
+    app = run(snippet).app
+    app.secret_key = "x"
+    app.jinja_loader = DictLoader({"wtf.html": form.text})
+    client = app.test_client()
+    (token,) = re.findall(r'name="csrf_token"[^>]* value="([^"]+)"', client.get("/survey").text)
+    uid = upload(client, b"12345", 5, headers={"X-CSRFToken": token})
+    fields = {"csrf_token": token, "survey": uid}
+    assert f"&#34;{uid}&#34;" in client.post("/survey", data=fields).text
+    assert client.post("/survey", data={**fields, "title": "Moor"}).text == "Thank you for file.bin."
+    assert client.post("/survey", data={"survey": uid, "title": "Moor"}).status_code == 400
+    gone = client.post("/survey", data={**fields, "title": "Moor", "survey": "0" * 32}).text
+    assert "</upload-helper> There is no such upload." in gone
+
+
+def test_shape_of_what_is_unfinished():
+    (shape,) = re.findall(r"@returns \{Promise<\{(.*?)\}\[\]>\}", (STATIC / "uploader.js").read_text(), re.DOTALL)
+    members = re.findall(r"(\w+):", shape)
+    assert "identifier" in members
+    assert f"`[{{{', '.join(members)}}}]`" in TEXT
 
 
 # --- in a browser ---
@@ -146,10 +173,10 @@ def test_printed_element_and_scripts(page, host, tmp_path):
     assert f"a.tif is /uploads/{uid}" in said
     sent = page.evaluate("""async () => {
         const { send } = await import("/pages/sender.js");
-        const wrong = await send([new File(["x"], "b.exe")]).catch(({ code }) => code);
-        return [...(await send([new File(["12345"], "b.tif")])), wrong];
+        return send([new File(["x"], "b.exe"), new File(["12345"], "b.tif")]);
     }""")
-    assert [sent[0]["fileName"], sent[0]["totalSize"], sent[1]] == ["b.tif", 5, "unsupported_type"]
+    assert [(file["fileName"], file["totalSize"]) for file in sent] == [("b.tif", 5)]
+    assert "Files of this kind are not taken; these are: .tif. Choose another file." in said
     assert page.context.request.get(host + sent[0]["url"]).body() == b"12345"
 
 
@@ -159,4 +186,5 @@ def test_printed_style(page, host, tmp_path):
     (tmp_path / "pages" / "style.html").write_text(f"<!doctype html><style>{css.text}</style>{element.text}")
     page.goto(f"{host}/pages/style.html")
     expect(page.locator(".drop")).to_have_css("border-radius", "0px")
+    expect(page.locator("upload-helper")).to_have_css("margin-bottom", "24px")
     expect(page.locator(".choose strong").first).to_have_css("color", "rgb(122, 31, 162)")

@@ -871,7 +871,7 @@ def test_page_that_is_refused_locks_uploads(context, server, tmp_path):
     assert page.evaluate("uploader.unfinished()") == []
 
 
-def test_browser_of_early_2023_uploads(context, server, tmp_path):
+def test_functions_of_younger_browsers_are_not_needed(context, server, tmp_path):
     page = context.new_page()
     page.add_init_script(
         "delete Promise.withResolvers; delete AbortSignal.any; delete Array.fromAsync; delete Promise.try;"

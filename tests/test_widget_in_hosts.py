@@ -308,6 +308,17 @@ def test_form_for_browsers_without_script_appears_where_it_does_not_come(page, s
     assert [upload["fileName"] for upload in uploads(page.context, server.url)] == ["survey.tif"]
 
 
+def test_form_for_browsers_that_lack_what_the_widget_needs(browser, server, tmp_path):
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.add_init_script("delete HTMLElement.prototype.attachInternals")
+        page.goto(f"{server.origin}/")
+        hurry(page)
+        page.locator("input[type=file]").set_input_files(make_file(tmp_path, 10))
+        button(page, "Upload").click()
+        expect(page.get_by_role("heading", name="It has arrived")).to_be_visible()
+
+
 def test_widget_whose_style_sheet_does_not_come_works(page, server, tmp_path):
     page.route("**/upload-helper.css", lambda route: route.abort())
     open_widget(page, server)
