@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from playwright.sync_api import Browser, sync_playwright
 
 # Every window would get two processes more for the list below the address bar, which take as long as the page.
-_IDLE_FEATURES = ["WebUIOmniboxPopup", "WebUIOmniboxAimPopup", "WebUIOmniboxFullPopup", "SpareRendererForSitePerProcess"]
+_IDLE_FEATURES = [
+    "SpareRendererForSitePerProcess", "WebUIOmniboxAimPopup", "WebUIOmniboxFullPopup", "WebUIOmniboxPopup",
+]  # fmt: skip
 # Chromium hears the last such switch only, and playwright's comes first: these are of its list.
 _UNWANTED_FEATURES = [
     "AimEnabled", "AvoidCorsURLLoaderRestartOnRedirect", "AvoidUnnecessaryBeforeUnloadCheckSync",
