@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import subprocess
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 from sqlalchemy import text, update
 
+from faults import SmallDisk
 from servers import wait_until
-from upload_helper.errors import LedgerBusyError
+from upload_helper.errors import LedgerBusyError, LedgerError
 from upload_helper.work import Backoff, Condition, Context, Reason, State, Stopped, Work
 from upload_helper.work.tables import ROW_VERSION, tasks
 
@@ -626,6 +629,67 @@ def test_database_that_is_locked_for_a_while_loses_nothing(tmp_path):
         other.rollback()
         other.close()
         assert work.wait(uid, 10).state is State.SUCCEEDED
+    work.close()
+
+
+def test_task_that_could_not_be_written_for_longer_than_its_lease_is_done_once(work, monkeypatch):
+    free, looks = threading.Event(), []
+    leases = work.ledger.leases
+
+    def when_free(function):
+        def call(*args, **kwargs):
+            if not free.is_set():
+                raise LedgerBusyError("locked, for a test")
+            return function(*args, **kwargs)
+
+        return call
+
+    def look():
+        looks.append(found := leases())
+        return found
+
+    for name in ("finish", "renew", "held"):
+        monkeypatch.setattr(work.ledger, name, when_free(getattr(work.ledger, name)))
+    monkeypatch.setattr(work.ledger, "leases", look)
+    uid = work.start_work(handler("count"))
+    with work.runner(poll=POLL, lease=0.2):
+        wait_until(lambda: looks and looks[-1])
+        wait_until(lambda: time.monotonic() > looks[-1][0].lease_end if looks[-1] else True)
+        looks.clear()
+        wait_until(lambda: len(looks) > 2)
+        free.set()
+        task = work.wait(uid, 10)
+    assert (task.state, task.attempt) == (State.SUCCEEDED, 1)
+
+
+@pytest.fixture
+def disk(tmp_path):
+    with ExitStack() as stack:
+        try:
+            small = stack.enter_context(SmallDisk(tmp_path / "disk").ready())
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("this user may not mount a file system")
+        yield small
+
+
+def test_disk_that_is_full_is_said_and_loses_nothing(disk, caplog):
+    work = Work(disk.path / "work.db")
+    go = threading.Event()
+    work.function("big")(lambda: go.wait(10) and "x" * 60_000)
+    big = [{"action": "run", "type": "python", "method": "big"}]
+    uids = [work.start_work(big) for _ in range(3)]
+    with work.runner(threads=2, poll=POLL):
+        wait_until(lambda: len(work.list(state="RUNNING")) == 2)
+        disk.fill()
+        go.set()
+        wait_until(lambda: caplog.text.count("its result can't be written yet") == 2)
+        with pytest.raises(LedgerError, match="full") as raised:
+            work.start_work(big, variables={"x": "x" * 100_000})
+        assert raised.value.remedy in caplog.text
+        assert {task.state for task in work.list()} == {State.RUNNING, State.ENQUEUED}
+        disk.free()
+        tasks = [work.wait(uid, 10) for uid in uids]
+    assert {(t.state, t.attempt, len(t.result), t.error) for t in tasks} == {(State.SUCCEEDED, 1, 60_000, "")}
     work.close()
 
 

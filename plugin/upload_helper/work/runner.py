@@ -179,8 +179,10 @@ class Runner:
         """Look after what nobody runs, and return the conditions that don't hold."""
         ledger = self.work.ledger
         self._keep_house()
+        # Those that run here are not lost, only late: the ledger could not be written to, and will be told.
+        ours = {(one.claim.uid, one.claim.attempt) for one in self._keeper.running()}
         for lease in self._watch.over(ledger.leases()):
-            if ledger.take_back(lease):
+            if (lease.uid, lease.attempt) not in ours and ledger.take_back(lease):
                 log.warning("task %s: its worker vanished in attempt %d", lease.uid, lease.attempt)
         return self._look_at_conditions()
 
