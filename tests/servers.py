@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 TESTS = Path(__file__).parent
@@ -29,7 +30,10 @@ def wait_until(condition, *, seconds: float = 30, what: str = "condition"):
 class Gunicorn:
     """gunicorn with the host application. Its listening socket is ours, so the port outlives a killed server."""
 
-    def __init__(self, folder: Path, *, workers: int = 2, threads: int = 4, app: str = "host:app()", **config: object):
+    def __init__(
+        self, folder: Path, *, workers: int = 2, threads: int = 4, app: str = "host:app()",
+        options: Sequence[str] = (), **config: object,
+    ):  # fmt: skip
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=256)
         self._socket.set_inheritable(True)
         self.port: int = self._socket.getsockname()[1]
@@ -42,7 +46,7 @@ class Gunicorn:
         self._command = [
             sys.executable, "-m", "gunicorn", "--no-control-socket", "--worker-class", "gthread",
             "--workers", str(workers), "--threads", str(threads), "--bind", f"fd://{self._socket.fileno()}",
-            "--graceful-timeout", "2", app,
+            "--graceful-timeout", "2", *options, app,
         ]  # fmt: skip
         self._workers = workers
         self._process: subprocess.Popen[bytes] | None = None

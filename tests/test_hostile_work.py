@@ -100,6 +100,35 @@ def test_repeated_call_with_a_uid_harms_nothing(target, if_exists):
     work.close()
 
 
+@pytest.mark.parametrize("if_exists", ["KEEP", "REPLACE"])
+def test_processes_that_start_the_same_tag_at_once_leave_one_task_of_it(target, if_exists):
+    """Each looks after each of its calls, for at no time may there be none, or two."""
+    Work(target).close()
+    (ready, go), tags, children = os.pipe(), [str(number) for number in range(10)], []
+    for _ in range(4):
+        if pid := os.fork():
+            children.append(pid)
+            continue
+        wrong = 100
+        try:
+            own = Work(target)
+            os.close(go)
+            os.read(ready, 1)  # ends when the parent closes the other side
+            wrong = 0
+            for tag in tags:
+                own.start_work([python("f")], tag, if_exists=if_exists)
+                wrong += sum(not task.state.ended for task in own.list(tag)) != 1
+        finally:
+            os._exit(wrong)
+    os.close(go)
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children] == [0] * 4
+    os.close(ready)
+    work = Work(target)
+    assert sorted(task.tag for task in work.list() if not task.state.ended) == tags
+    assert len(work.list()) == (10 if if_exists == "KEEP" else 40)
+    work.close()
+
+
 def test_branches_that_start_branches_all_run(work):
     ran = []
     work.function("leaf")(lambda _hash_map: ran.append(1))

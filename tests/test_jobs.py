@@ -6,6 +6,8 @@ import itertools
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -318,6 +320,32 @@ def test_task_outlives_the_servers_worker_that_ran_it(work, target, gunicorn, mo
     wait_until(ended)
     done = work.get(job)
     assert (done.state, done.result, done.attempt) == (State.SUCCEEDED, "attempt 2", 2)
+
+
+def test_workers_of_a_server_that_loads_the_application_before_it_forks_run_tasks(work, target, gunicorn, monkeypatch):
+    monkeypatch.setenv("WORK_LEDGER", target)
+    server = gunicorn(app="test_jobs:opened()", workers=2, options=["--preload"])
+    with ThreadPoolExecutor(4) as pool:
+        query = fields(DATA, len(DATA), 0)
+        post = partial(requests.post, server.url, params=query, data=DATA, headers=RAW, timeout=30)
+        answers = list(pool.map(lambda _: post(), range(12)))
+    for answer in answers:
+        task = work.wait(job_uid(answer.json()["uploadUid"]), 30)
+        assert (task.state, task.attempt) == (State.SUCCEEDED, 1)
+        assert int(task.result) in server.pids()
+
+
+def opened() -> Flask:
+    """Return a host for gunicorn that has used its ledger, and run a task, before it forks."""
+    app = Flask("opened")
+    app.config.update(json.loads(os.environ["HOST_CONFIG"]))
+    work = Work(os.environ["WORK_LEDGER"])
+    work.function("note")(os.getpid)
+    helper = uh.UploadHelper(app, authorize=lambda access: True, work=work, post_execute=NOTE)
+    app.register_blueprint(helper.blueprint(), url_prefix="/uploads")
+    work.runner(threads=1).start()
+    assert work.wait(work.start_work(NOTE), 10).state is State.SUCCEEDED
+    return app
 
 
 @pytest.fixture
