@@ -214,14 +214,12 @@ def test_folder_that_cannot_be_made(run, monkeypatch, path):
         ("cli_zero", "x = 1\n1 / 0\n", "ZeroDivisionError: division by zero (cli_zero.py, line 2)"),
         ("cli_exit", "raise SystemExit(3)\n", "SystemExit: 3"),
         ("cli_missing", "import no_such_thing\n", "No module named 'no_such_thing'"),
-        ("", "", "ValueError"),
-        (".cli", "", "TypeError"),
     ],
 )
 @pytest.mark.parametrize("option", ["--module", "--app"])
 def test_module_that_cannot_be_imported(run, tmp_path, name, text, said, option):
     run("start", SET)
-    (tmp_path / f"{name or 'empty'}.py").write_text(text)
+    (tmp_path / f"{name}.py").write_text(text)
     output = run("list", option, name if option == "--module" else f"{name}:work", code=1)
     assert f"Error: The module {name!r} cannot be imported: " in output
     assert said in output
@@ -231,7 +229,51 @@ def test_function_of_a_host_that_makes_no_work(run, tmp_path):
     (tmp_path / "cli_maker.py").write_text("def make():\n    raise ValueError('no tea')\n")
     output = run("list", "--app", "cli_maker:make", code=1)
     assert "Error: 'cli_maker:make' makes no Work: ValueError: no tea (cli_maker.py, line 2)" in output
-    assert "makes no Work: TypeError" in run("list", "--app", "json:dumps", code=1)
+    assert "Correct the function." in output
+    (tmp_path / "cli_none.py").write_text("def make():\n    return 7\n")
+    assert "'cli_none:make' is no Work: it is of type int." in run("list", "--app", "cli_none:make", code=1)
+
+
+HOST = """
+from flask import Flask
+from upload_helper.work import Work
+app = Flask(__name__)
+tasks = Work("host.db")
+def tile(hashMap):
+    return "called"
+"""
+
+
+@pytest.mark.parametrize(
+    ("app", "said"),
+    [
+        ("cli_app:app", "'cli_app:app' is no Work: it is of type Flask. Did you mean cli_app:tasks?"),
+        ("cli_app:tile", "'cli_app:tile' is no Work: it is of type function. Did you mean cli_app:tasks?"),
+        ("cli_app", "'cli_app' is no Work: there is no 'work' in the module. Did you mean cli_app:tasks?"),
+        ("cli_app:app.work", "there is no 'app.work' in the module"),
+        ("json:loads", "it is of type function. Name a Work, or a function that makes one."),
+        (":work", "':work' names no module. Write it as package.module:work."),
+        (".cli:work", "'.cli' is no name of a module. Write it as package.module."),
+        ("nix:work", "No module named 'nix'. Correct the name, or call this where the module is."),
+    ],
+)
+@pytest.mark.parametrize("command", [["list"], ["run", "--until-idle"], ["install", "--print"]])
+def test_app_that_is_no_work(run, tmp_path, app, said, command):
+    (tmp_path / "cli_app.py").write_text(HOST)
+    output = run(*command, "--app", app, code=1)
+    assert output.startswith("Error: ")
+    assert said in output
+
+
+def test_work_of_a_host_has_its_ledger_already(run):
+    for command in (["list"], ["run", "--until-idle"], ["install", "--print"]):
+        assert "a Work has its ledger already" in run(*command, "--app", "x:work", "--ledger", "y.db", code=2)
+
+
+def test_file_that_is_no_text(run, tmp_path):
+    (tmp_path / "task.json").write_bytes(b"\xff\xfe")
+    assert run("start", "@task.json", code=1) == "Error: task.json cannot be read: it is no text in UTF-8.\n"
+    assert run("start", "@none.json", code=1) == "Error: none.json cannot be read: No such file or directory.\n"
 
 
 def test_letters_that_the_output_cannot_take(run):
@@ -475,6 +517,15 @@ def test_writing_a_unit_again_replaces_it(tmp_path):
     assert {path.name for path in first.parent.iterdir()} == {first.name, "default.target.wants"}
 
 
+@pytest.mark.parametrize("system", ["linux", "darwin", "windows"])
+def test_unit_for_a_work_of_a_host_names_no_ledger(tmp_path, system):
+    text = unit_of(Worker(app="host:work"), system, tmp_path).text
+    assert "--app=host:work" in text
+    assert not [name for name in ("UPLOAD_HELPER_LEDGER", "--ledger", "Environment=") if name in text]
+    if system == "darwin":
+        assert plistlib.loads(text.encode())["EnvironmentVariables"] == {}
+
+
 def test_systemd_takes_the_unit(tmp_path):
     analyze = "/usr/bin/systemd-analyze"
     if not os.access(analyze, os.X_OK):
@@ -541,6 +592,16 @@ def test_install_prints_what_it_wrote_and_what_is_left_to_do(run, tmp_path, monk
     assert f"UPLOAD_HELPER_LEDGER={tmp_path / 'field.db'}" in output
     assert "systemctl --user restart field.service" in output
     assert "enable-linger" in output
+
+
+def test_install_for_a_work_of_a_host(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    (tmp_path / "cli_installed.py").write_text("from upload_helper.work import Work\nwork = Work('host.db')\n")
+    output = run("install", "--print", "--app", "cli_installed:work")
+    assert "--app=cli_installed:work" in output
+    assert "UPLOAD_HELPER_LEDGER" not in output
+    output = run("install", "--print", "--name", "a b", code=1)
+    assert output.startswith("Error: 'a b' cannot name a unit. Give another --name: ")
 
 
 def test_install_starts_the_worker_when_asked(run, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import click
 
 from ..work.aliases import scrubbed
 from ..work.install import Worker, unit_of
-from ..work.places import is_url
+from ..work.places import find_host, is_url
 
 if TYPE_CHECKING:
     from .work import Chosen
@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 def install_worker(chosen: Chosen, *, threads: int, name: str, starts: bool, prints: bool) -> None:
     """Write the unit and print it, with what is left to do; raises WorkError."""
-    ledger = chosen.ledger if is_url(chosen.ledger) else str(Path(chosen.ledger).absolute())
+    host, _ = find_host(chosen.app, chosen.modules)  # or the worker would fail, where nobody looks
+    if host is not None:
+        host.close()
+    ledger = chosen.ledger
+    if ledger and not is_url(ledger):
+        ledger = str(Path(ledger).absolute())
     unit = unit_of(Worker(ledger, chosen.app, chosen.modules, threads, name))
     written = [] if prints else unit.write()
     click.echo("\n".join(f"wrote {path}" for path in written) or f"would write {unit.path}")

@@ -28,6 +28,7 @@ class Chosen:
     """Which ledger, and whose functions."""
 
     ledger: str
+    """'' where `app` has one."""
     app: str
     modules: tuple[str, ...]
 
@@ -65,10 +66,12 @@ def _ledger_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--module", "modules", multiple=True, metavar="MODULE", help="Let tasks call its public functions.")
     @wraps(command)
     def wrapped(ledger: str | None, app: str, modules: tuple[str, ...], **options: Any) -> None:
+        if ledger and app:
+            raise click.UsageError("Give --app or --ledger: a Work has its ledger already.")
         with _said():
             from ..work.places import default_ledger  # noqa: PLC0415
 
-        command(Chosen(ledger or default_ledger(), app, modules), **options)
+        command(Chosen("" if app else ledger or default_ledger(), app, modules), **options)
 
     return wrapped
 
@@ -249,8 +252,9 @@ def _read(handlers: str) -> str:
     try:
         with click.open_file(handlers[1:], encoding="utf-8") as file:
             return str(file.read())
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.ClickException(f"{handlers[1:]} cannot be read: {error}") from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise click.ClickException(printable(f"{handlers[1:]} cannot be read: {why}.")) from None
 
 
 def _record(task: Task, *, whole: bool = False) -> dict[str, Any]:

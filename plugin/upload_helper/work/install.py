@@ -22,8 +22,8 @@ SYSTEMS = ("linux", "darwin", "windows")
 class Worker:
     """The worker that is to be started."""
 
-    ledger: str
-    """Path or URL; what it may have of secrets stays out of the command line, which everybody can read."""
+    ledger: str = ""
+    """Path or URL, '' for the one of `app`; its secrets stay out of the command line, which everybody can read."""
     app: str = ""
     modules: Sequence[str] = ()
     threads: int = 2
@@ -69,7 +69,10 @@ class Unit:
             self.link.unlink(missing_ok=True)
             self.link.symlink_to(self.path)
         except OSError as error:
-            raise WorkError(f"{self.path} cannot be written: {error.strerror or error}.") from error
+            raise WorkError(
+                f"{self.path} cannot be written: {error.strerror or error}.",
+                remedy="Let this user write there, or keep what --print shows where units are.",
+            ) from error
         return [self.path, self.link]
 
     def start(self) -> None:
@@ -79,16 +82,25 @@ class Unit:
                 subprocess.run(list(command), check=True, capture_output=True, text=True, timeout=60)  # noqa: S603
             except (OSError, subprocess.SubprocessError) as error:
                 said = getattr(error, "stderr", "") or error
-                raise WorkError(f"{shlex.join(command)} failed: {str(said).strip()[:300]}") from error
+                raise WorkError(
+                    f"{shlex.join(command)} failed: {str(said).strip()[:300]}",
+                    remedy="The unit is written; start it by hand.",
+                ) from error
 
 
 def unit_of(worker: Worker, system: str | None = None, home: Path | None = None) -> Unit:
     """Return the unit of a system, this one unless named, for the user with this home; raises WorkError."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}", worker.name):
-        raise WorkError(f"{shown(worker.name)} cannot name a unit: letters, digits, '.', '_' and '-' can.")
+        raise WorkError(
+            f"{shown(worker.name)} cannot name a unit.",
+            remedy="Give another --name: up to 61 letters, digits, '.', '_' and '-', a letter or digit first.",
+        )
     values = (worker.ledger, worker.app, str(worker.folder), *worker.modules)
     if not all(value.isprintable() for value in values):
-        raise WorkError("A unit cannot hold line breaks and other characters that do not print.")
+        raise WorkError(
+            "A unit cannot hold line breaks and other characters that do not print.",
+            remedy="Give the ledger, the folder and the modules other names.",
+        )
     writers = {"linux": _systemd, "darwin": _launchd, "windows": _windows}
     return writers[system or this_system()](worker, home or Path.home())
 
@@ -108,7 +120,7 @@ def _systemd(worker: Worker, home: Path) -> Unit:
             "Description=Background work of upload-helper",
             "",
             "[Service]",
-            f"Environment={_quoted(f'{VARIABLE}={worker.ledger}')}",
+            *([f"Environment={_quoted(f'{VARIABLE}={worker.ledger}')}"] if worker.ledger else []),
             f"WorkingDirectory={str(worker.folder).replace('%', '%%')}",
             f"ExecStart={' '.join(_quoted(part).replace('$', '$$') for part in worker.command)}",
             "Restart=always",
@@ -143,6 +155,9 @@ def _launchd(worker: Worker, home: Path) -> Unit:
     """launchd.plist(5)."""
     path = home / "Library" / "LaunchAgents" / f"{worker.name}.plist"
     arguments = "\n".join(f"        <string>{escape(part)}</string>" for part in worker.command)
+    variables = (
+        f"        <key>{VARIABLE}</key>\n        <string>{escape(worker.ledger)}</string>\n" if worker.ledger else ""
+    )
     text = f"""<?xml version="1.0" encoding="UTF-8"?>
 <!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" "http://www.apple.com/DTDs/PropertyList-1.0.dtd">
 <plist version="1.0">
@@ -155,9 +170,7 @@ def _launchd(worker: Worker, home: Path) -> Unit:
     </array>
     <key>EnvironmentVariables</key>
     <dict>
-        <key>{VARIABLE}</key>
-        <string>{escape(worker.ledger)}</string>
-    </dict>
+{variables}    </dict>
     <key>WorkingDirectory</key>
     <string>{escape(str(worker.folder))}</string>
     <key>RunAtLoad</key>
@@ -185,7 +198,8 @@ def _windows(worker: Worker, home: Path) -> Unit:
             remedy="Keep the password in a pgpass file, and name the ledger in a variable of the user's environment.",
         )
     path = home / "AppData" / "Local" / APP / f"{worker.name}.xml"
-    arguments = subprocess.list2cmdline([*worker.command[1:], f"--ledger={worker.ledger}"])
+    chosen = [f"--ledger={worker.ledger}"] if worker.ledger else []
+    arguments = subprocess.list2cmdline([*worker.command[1:], *chosen])
     text = f"""<?xml version="1.0" encoding="UTF-16"?>
 <Task version="1.3" xmlns="http://schemas.microsoft.com/windows/2004/02/mit/task">
   <RegistrationInfo>
