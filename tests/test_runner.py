@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sqlite3
 import subprocess
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import pytest
 from sqlalchemy import text, update
@@ -144,6 +145,51 @@ def test_bad_task_harms_no_other(work, handlers, error):
     assert work.get(bad).state is State.FAILED
     assert error in work.get(bad).error
     assert work.get(good).state is State.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("handlers", "what"),
+    [
+        (handler("dance"), "the type 'dance'"),
+        (handler("python", " count "), "the function ' count '"),
+        ([{**handler("set", "a=1")[0], "postExecute": json.dumps(handler("dance"))}], "the type 'dance'"),
+    ],
+)
+def test_worker_in_which_the_host_registered_nothing_leaves_a_task_to_others(target, handlers, what, caplog):
+    with closing(Work(target)) as bare:
+        uids = [bare.start_work(handlers), bare.start_work(handler("set", "a=1"), post_execute=handlers)]
+        fine = bare.start_work(handler("set", "a=1"))
+        assert bare.runner().run_until_idle() == 3
+        for found in map(bare.get, uids):
+            assert (found.state, found.failures) == (State.ENQUEUED, 0)
+            assert f"waits for a worker that knows {what}" in found.error
+            assert f"task {found.uid}: It waits" in caplog.text
+        assert bare.get(fine).state is State.SUCCEEDED
+
+
+def test_task_is_left_to_others_for_longer_and_longer_until_somebody_knows_it(target, clock):
+    with closing(Work(target, clock=clock)) as bare:
+        uid = bare.start_work(handler("python", "count"))
+        delays = []
+        for _ in range(10):
+            clock.now = bare.get(uid).next_run
+            assert bare.runner().run_until_idle() == 1
+            delays.append(bare.get(uid).next_run - clock.now)
+        assert 1 < delays[0] < delays[1] < delays[2] < 10
+        assert 250 < delays[-1] <= 300
+        bare.function("count")(lambda: "one")
+        clock.now = bare.get(uid).next_run
+        bare.runner().run_until_idle()
+        found = bare.get(uid)
+        assert (found.state, found.result, found.error, found.losses) == (State.SUCCEEDED, "one", "", 0)
+
+
+def test_task_that_a_worker_does_not_know_can_be_stopped(target, clock):
+    with closing(Work(target, clock=clock)) as bare:
+        uid = bare.start_work(handler("python", "count"))
+        bare.runner().run_until_idle()
+        assert bare.stop(uid)
+        assert bare.get(uid).state is State.CANCELLED
 
 
 def test_ctrl_c_while_a_task_runs_inline_puts_it_back(work):

@@ -144,6 +144,8 @@ class Claims(Queue):
         if how.failed is not None:
             failures = c.failures + 1 if how.failed else 0
             values |= {"failures": failures, "losses": 0, "result": clean(how.result), "error": clean(how.error)}
+        elif how.error:
+            values |= {"losses": c.losses + 1, "error": clean(how.error)}
         with self.engines.write() as connection:
             return self._give_up(connection, _held(uid, attempt), values, how.error)
 

@@ -21,14 +21,17 @@ class Reason(StrEnum):
     CONDITION = "a condition was lost"
     LEASE = "the lease was lost"
     SHUTDOWN = "the worker ends"
+    UNKNOWN = "this process does not know what it needs"
 
 
 class Stopped(BaseException):
     """The run must end here. No ``Exception``, so that a handler's ``except Exception`` does not swallow it."""
 
-    def __init__(self, reason: Reason) -> None:
+    def __init__(self, reason: Reason, waits_for: str = "") -> None:
         super().__init__(reason.value)
         self.reason = reason
+        self.waits_for = waits_for
+        """What a process must know that can run it, where the reason is UNKNOWN."""
 
 
 def is_ctrl_c(error: BaseException) -> bool:

@@ -16,6 +16,9 @@ from .task import State, Task
 
 log = logging.getLogger("upload_helper.work")
 
+_ELSEWHERE = Backoff(first=2, longest=300)
+"""How long a task is left to others that this process can't run; the worker that can may look at any time."""
+
 
 class Result(Protocol):
     """What came of a run that was not stopped."""
@@ -74,6 +77,7 @@ def execute(
         return Failure(f"Tasks of the kind {context.task.kind!r} can't be run by this process.")
     try:
         context.check()
+        _check_names(context)
         with around():
             return kind(context)
     except Stopped as stopped:
@@ -87,13 +91,23 @@ def execute(
         return Failure(f"{type(error).__name__}: {error}")
 
 
+def _check_names(context: Context) -> None:
+    """Raise Stopped if the task is for others: the host has registered nothing here, and the task needs something."""
+    from .handlers.names import unknown_in  # noqa: PLC0415 - as above
+
+    task, registry = context.task, context.work.registry
+    handlers = task.handlers if task.kind == "handlers" else ()
+    if registry.is_bare and (unknown := unknown_in((*handlers, *task.post_execute), registry)):
+        raise Stopped(Reason.UNKNOWN, unknown)
+
+
 def settle(ledger: Ledger, claim: Claim, outcome: Result | Stopped, backoff: Backoff) -> bool:
     """Write to the ledger what came of a run; return False if the task was lost meanwhile."""
     uid, attempt, task = claim.uid, claim.attempt, claim.task
     if task is None:
         return ledger.finish(uid, attempt, State.FAILED, error=claim.error)
     if isinstance(outcome, Stopped):
-        return _settle_stopped(ledger, claim, task, outcome.reason)
+        return _settle_stopped(ledger, claim, task, outcome)
     how = _again(task, outcome, backoff)
     if how is not None:
         return ledger.put_back(uid, attempt, task.conditions, how)
@@ -101,11 +115,15 @@ def settle(ledger: Ledger, claim: Claim, outcome: Result | Stopped, backoff: Bac
     return ledger.finish(uid, attempt, state, result=outcome.result, error=outcome.error)
 
 
-def _settle_stopped(ledger: Ledger, claim: Claim, task: Task, reason: Reason) -> bool:
-    if reason is Reason.CANCELLED:
+def _settle_stopped(ledger: Ledger, claim: Claim, task: Task, stopped: Stopped) -> bool:
+    if stopped.reason is Reason.CANCELLED:
         return ledger.finish(claim.uid, claim.attempt, State.CANCELLED)
-    state = State.BLOCKED if reason is Reason.CONDITION else State.ENQUEUED
-    return ledger.put_back(claim.uid, claim.attempt, task.conditions, PutBack(state))
+    how = PutBack(State.BLOCKED if stopped.reason is Reason.CONDITION else State.ENQUEUED)
+    if stopped.reason is Reason.UNKNOWN:
+        error = f"It waits for a worker that knows {stopped.waits_for}: one of its host, or with --app or --module."
+        log.warning("task %s: %s", claim.uid, error)
+        how = PutBack(delay=_ELSEWHERE.delay(task.losses + 1), error=error)
+    return ledger.put_back(claim.uid, claim.attempt, task.conditions, how)
 
 
 def _again(task: Task, outcome: Result, backoff: Backoff) -> PutBack | None:

@@ -93,7 +93,7 @@ class Task:
     failures: int = 0
     """How often it failed since it last succeeded."""
     losses: int = 0
-    """How often in a row its worker vanished in the middle of it."""
+    """How often in a row its worker vanished in the middle of it, or did not know what it needs."""
     cancel: bool = False
     """Whether somebody asked to stop it while it runs."""
     created: float = 0

@@ -17,6 +17,9 @@ Function = Callable[..., Any]
 HandlerType = Callable[[Step], Any]
 """Runs one handler; what it returns becomes ``ResultMessage``, unless it is None."""
 
+BUILT_IN = frozenset({"python", "http", "set", "sql"})
+"""The types that every process knows."""
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 _NAME = re.compile(r"[\w.-]{1,100}")
 
@@ -47,6 +50,11 @@ class Registry:
     def add_module(self, module: ModuleType) -> None:
         """Let handlers name every public function that is defined in `module`; what it imports stays out of reach."""
         self.modules.append(module)
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether the host has registered nothing of its own here, as in a worker that does not know whose it is."""
+        return not (self.functions or self.commands or self.modules or self.types.keys() - BUILT_IN)
 
     def find_type(self, name: str) -> HandlerType:
         """Return what runs handlers of type `name`; raises UnknownNameError."""

@@ -1,0 +1,35 @@
+"""What can be said of handlers before any of them runs: names that nobody knows here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from ...errors import InvalidHandlersError, UnknownNameError, shown
+from .arrays import parse_handlers
+from .registry import Registry
+
+
+def every(handlers: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Return the handlers and all that stand in their ``postExecute``, as far as they can be read."""
+    for handler in handlers:
+        yield handler
+        with suppress(InvalidHandlersError):
+            yield from every(parse_handlers(handler.get("postExecute")))
+
+
+def unknown_in(handlers: Iterable[Mapping[str, Any]], registry: Registry) -> str:
+    """Return the first type or Python function that nobody registered, as it is told; '' if there is none."""
+    for handler in every(handlers):
+        kind, method = handler.get("type"), handler.get("method")
+        try:
+            registry.find_type(str(kind))
+        except UnknownNameError:
+            return f"the type {shown(kind)}"
+        try:
+            if kind == "python":
+                registry.find_function(str(method).strip())
+        except UnknownNameError:
+            return f"the function {shown(method)}"
+    return ""
