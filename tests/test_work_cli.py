@@ -7,11 +7,13 @@ import json
 import os
 import plistlib
 import pty
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import threading
+import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -21,7 +23,8 @@ from rich.console import Console
 
 from servers import PLUGIN
 from upload_helper.cli import main
-from upload_helper.cli.table import print_table, table_of, watched
+from upload_helper.cli.listing import Changes, Listing, line
+from upload_helper.cli.table import Rows, print_table, watched
 from upload_helper.errors import LedgerBusyError, WorkError
 from upload_helper.work import Condition, State, Task, Work
 from upload_helper.work.install import Worker, unit_of
@@ -311,7 +314,7 @@ def test_functions_of_a_module_and_a_work_of_a_host(run, tmp_path, ledger):
     )
     run("start", '[{"action": "run", "type": "python", "method": "touch"}]')
     run("run", "--until-idle")
-    assert "Nobody registered a function 'touch'" in listed(run)[0]["error"]
+    assert "function 'touch'" in listed(run)[0]["error"]
     run("start", '[{"action": "run", "type": "python", "method": "touch"}]')
     run("run", "--until-idle", "--module", "cli_functions")
     run("start", '[{"action": "run", "type": "python", "method": "mine"}]', "--app", "cli_host:make")
@@ -338,7 +341,7 @@ def test_no_secret_is_shown(run):
 
 def test_text_of_others_does_not_play_with_the_terminal(run):
     run("start", SET, "--tag", "a\x1b[31mb\nc", "--title", "[red]x[/red]")
-    assert "a?[31mb?c" in run("list")
+    assert "a?[31mb c" in run("list")
     assert "[red]x[/red]" in run("list")
     assert "\x1b" not in run("show", listed(run)[0]["uid"])
 
@@ -428,6 +431,60 @@ def test_live_table_in_a_terminal_until_ctrl_c(ledger, run, command):
             os.close(ours)
 
 
+@pytest.mark.parametrize("arguments", [["--json"], []])
+def test_watching_in_a_pipe_gives_a_line_for_each_change(ledger, run, arguments):
+    uid = run("start", SET, "--title", "Survey").strip()
+    command = [sys.executable, "-m", "upload_helper.cli", "work", "list", "--watch", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(PLUGIN)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            first = process.stdout.readline()
+            run("stop", "--uid", uid)
+            second = process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            assert (process.stdout.read(), process.wait(10)) == ("", 0)
+        finally:
+            process.kill()
+    if arguments:
+        states = [(json.loads(text)["title"], json.loads(text)["state"]) for text in (first, second)]
+    else:
+        states = [tuple(text.split()[4:2:-1]) for text in (first, second)]
+    assert states == [("Survey", "ENQUEUED"), ("Survey", "CANCELLED")]
+
+
+def test_worker_that_was_killed_is_told(run, ledger, tmp_path):
+    (tmp_path / "cli_killer.py").write_text("import os, signal\ndef die():\n    os.kill(os.getpid(), signal.SIGKILL)\n")
+    run("start", '[{"action": "run", "type": "python", "method": "die"}]')
+    command = [sys.executable, "-m", "upload_helper.cli", "work", "run", "--until-idle", "--module", "cli_killer"]
+    done = subprocess.run(command, check=False, env={**os.environ, "PYTHONPATH": str(PLUGIN)}, capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    (task,) = listed(run)
+    assert (task["state"], task["worker_gone"]) == ("RUNNING", True)
+    assert "worker gone" in run("list")
+
+
+def test_task_of_an_upload_goes_by_the_uid_of_the_upload(run, ledger):
+    work = Work(ledger)
+    uid = "0123456789abcdef" * 2
+    work.start_work(SET, uid=f"upload-{uid}")
+    work.close()
+    row = run("list").splitlines()[1]
+    assert row.split()[0] == uid[:8]
+    for name in (uid, uid[:8], f"upload-{uid}", "upload-0"):
+        assert f"upload-{uid}" in run("show", name)
+    assert run("stop", "--uid", uid[:8]) == "1 task stopped\n"
+
+
+def test_people_read_times_of_their_place(run):
+    run("start", SET)
+    run("run", "--until-idle")
+    (task,) = listed(run)
+    shown = dict(text.split(maxsplit=1) for text in run("show", task["uid"]).splitlines() if " " in text)
+    for name in ("created", "started", "ended"):
+        assert shown[name] == time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(task[name]))
+    assert shown["progress"] == "100 %"
+
+
 # --- the table ---
 
 TASK = Task("0123456789abcdef", created=100.0)
@@ -435,7 +492,7 @@ TASK = Task("0123456789abcdef", created=100.0)
 
 def drawn(*tasks: Task, width: int = 200) -> list[str]:
     console = Console(file=io.StringIO(), width=width)
-    console.print(table_of(tasks, now=1000.0))
+    console.print(Rows(Listing(tasks, gone=frozenset({"gone"})), now=1000.0))
     return console.file.getvalue().splitlines()[1:]
 
 
@@ -454,6 +511,7 @@ def drawn(*tasks: Task, width: int = 200) -> list[str]:
             ["RUNNING", "██░░░░░░░░", "25", "%", "0", "half"],
         ),
         ({"state": State.SUCCEEDED, "progress": 1.0}, ["SUCCEEDED", "██████████", "100", "%", "0"]),
+        ({"uid": "upload-0123456789", "state": State.FAILED, "error": "a\r\n  b"}, ["FAILED", "0", "a", "b"]),
     ],
 )
 def test_rows_of_the_table(values, cells):
@@ -461,9 +519,49 @@ def test_rows_of_the_table(values, cells):
     assert row.split() == ["01234567", *cells]
 
 
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (20, "{uid}  {state}"),
+        (60, "{uid}  t{{11}}…  {state}  100 %  e{{13,}}…"),
+        (80, "{uid}  g{{9}}…  t{{11,}}…  {state}  100 %  e{{20,}}…"),
+        (100, "{uid}  g{{9}}…  t{{11,}}…  {state}  100 %  7        in 0:01:05  e{{15,}}…"),
+        (120, "{uid}  g{{9}}…  t{{11,}}…  {state}  █{{10}} 100 %  7        in 0:01:05  e{{20,}}…"),
+    ],
+)
+def test_narrow_terminal_shows_what_matters(width, columns):
+    task = Task("0123456789", tag="g" * 99, title="t" * 99, attempt=7, progress=1.0, next_run=1065.0, error="e" * 99)
+    rows = drawn(task, Task("upload-ab", state=State.SUCCEEDED), width=width)
+    assert re.fullmatch(columns.format(uid="01234567", state="ENQUEUED ?"), rows[0].rstrip())
+    assert (len(rows), "ab  " in rows[1], "SUCCEEDED" in rows[1]) == (2, True, True)
+    assert max(map(len, rows)) <= width
+
+
+def test_table_of_nothing():
+    assert drawn() == []
+
+
 def test_table_that_is_no_terminal_is_not_cut(capsys):
-    print_table([Task("0" * 32, error="x" * 300)])
-    assert "x" * 300 in capsys.readouterr().out
+    print_table(Listing([Task("0" * 32, error="x" * 300, title="y" * 300)]))
+    out = capsys.readouterr().out
+    assert ("x" * 300 in out, "y" * 300 in out) == (True, True)
+
+
+def test_task_whose_worker_is_gone():
+    (row,) = drawn(Task("gone", state=State.RUNNING, progress=0.4, step_name="half"))
+    assert "worker gone" in row
+
+
+def test_changes_are_told_once_the_oldest_first():
+    changes = Changes()
+    old, new = TASK, Task("1" * 32)
+    assert list(changes.since(Listing([new, old]))) == [old, new]
+    assert list(changes.since(Listing([new, old]))) == []
+    moved = Task(**{**vars(new), "state": State.RUNNING, "progress": 0.5})
+    assert list(changes.since(Listing([moved, old]))) == [moved]
+    assert list(changes.since(Listing([moved, old], gone=frozenset({moved.uid})))) == [moved]
+    cells = line(moved, Listing(), now=0.0).split()
+    assert cells[2:] == ["11111111", "RUNNING", "50", "%"]
 
 
 def test_live_table_shows_what_changes_and_outlives_a_locked_ledger():
@@ -479,14 +577,14 @@ def test_live_table_shows_what_changes_and_outlives_a_locked_ledger():
         return state
 
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
-    with watched(tasks, console):
+    with watched(lambda: Listing(tasks()), console):
         assert drawn_all.wait(5)
     text = console.file.getvalue()
     assert text.index("ENQUEUED") < text.index("It is locked.") < text.index("SUCCEEDED")
 
 
 def test_ctrl_c_ends_the_live_table():
-    with watched(lambda: [TASK], Console(file=io.StringIO(), force_terminal=True)):
+    with watched(lambda: Listing([TASK]), Console(file=io.StringIO(), force_terminal=True)):
         raise KeyboardInterrupt
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import click
 from flask.cli import AppGroup
 
@@ -12,7 +10,7 @@ from ..protocols.chunked import StatusRequest, StatusResponse
 from ..service import UploadService
 from ..state import current_state
 from ..upload import UNKNOWN_SIZE
-from .text import printable
+from .text import local_time, printable
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -85,7 +83,7 @@ def _service() -> UploadService:
 
 
 def _rows(status: StatusResponse) -> dict[str, object]:
-    expires = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.expires)) if status.expires else "never"
+    expires = local_time(status.expires) if status.expires else "never"
     return {
         "uid": status.uploadUid,
         "name": printable(status.fileName),

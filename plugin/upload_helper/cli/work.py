@@ -5,22 +5,22 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import Error, UnknownTaskError, shown
+from ..errors import Error, LedgerError
 from ..extras import explained
 from .text import printable
 
 if TYPE_CHECKING:
-    from ..work import Task, Work
-
-MOST_LISTED = 10_000
+    from ..work import Work
+    from .listing import Look
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,10 @@ def run(chosen: Chosen, *, threads: int, lease: float, poll: float, until_idle: 
         if until_idle:
             click.echo(f"{runner.run_until_idle()} runs")
         elif live:
+            from .listing import Look  # noqa: PLC0415
             from .table import watched  # noqa: PLC0415
 
-            with watched(lambda: opened.list(limit=100)):
+            with watched(Look(opened)):
                 runner.run_forever()
         else:
             runner.run_forever()
@@ -133,28 +134,48 @@ def run(chosen: Chosen, *, threads: int, lease: float, poll: float, until_idle: 
     type=click.Choice(["ENQUEUED", "RUNNING", "BLOCKED", "SUCCEEDED", "FAILED", "CANCELLED"], case_sensitive=False),
     help="Those in this state.",
 )
-@click.option(
-    "--limit", type=click.IntRange(1, MOST_LISTED), default=100, show_default=True, help="So many, the newest."
-)
-@click.option("--watch", is_flag=True, help="Stay, and show what changes, until Ctrl-C.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="So many, the newest.")
+@click.option("--watch", is_flag=True, help="Stay until Ctrl-C, and show what changes; in a file or pipe, a line each.")
 @_json_option
-def list_(chosen: Chosen, *, tag: str | None, state: str | None, limit: int, watch: bool, as_json: bool) -> None:
+def list_(chosen: Chosen, *, watch: bool, as_json: bool, **which: Any) -> None:
     """List tasks, the newest first."""
     with chosen.open() as opened:
-
-        def tasks() -> list[Task]:
-            return opened.list(tag=tag, state=state, limit=limit)
-
-        if as_json:
-            click.echo(json.dumps([_record(task) for task in tasks()], ensure_ascii=False, indent=1))
-            return
+        from .listing import Look, record  # noqa: PLC0415
         from .table import print_table, watched  # noqa: PLC0415
 
-        if not watch:
-            print_table(tasks())
-            return
-        with watched(tasks) as ended:
-            ended.wait()
+        look = Look(opened)
+        if watch and (as_json or not sys.stdout.isatty()):
+            _follow(look, which, as_json=as_json)
+        elif watch:
+            with watched(lambda: look(**which)) as ended:
+                ended.wait()
+        elif as_json:
+            listing = look(**which)
+            _print_json([record(task, listing) for task in listing.tasks], indent=1)
+        else:
+            print_table(look(**which))
+
+
+def _follow(look: Look, which: dict[str, Any], *, as_json: bool) -> None:
+    """Print a line for each task that is new or has changed, until Ctrl-C."""
+    from .listing import Changes, line, record  # noqa: PLC0415
+
+    changes, complaint = Changes(), ""
+    with suppress(KeyboardInterrupt):
+        while True:
+            try:
+                listing, complaint = look(**which), ""
+            except LedgerError as error:
+                if complaint != str(error):
+                    complaint = str(error)
+                    click.echo(f"Error: {printable(complaint)}", err=True)
+            else:
+                for task in changes.since(listing):
+                    if as_json:
+                        _print_json(record(task, listing))
+                    else:
+                        click.echo(line(task, listing, time.time()))
+            time.sleep(1)
 
 
 @work.command()
@@ -162,15 +183,16 @@ def list_(chosen: Chosen, *, tag: str | None, state: str | None, limit: int, wat
 @click.argument("uid")
 @_json_option
 def show(chosen: Chosen, *, uid: str, as_json: bool) -> None:
-    """Show one task; the beginning of its uid will do. Secrets are left out."""
+    """Show one task, by its uid, that of its upload, or the beginning of either. Secrets are left out."""
     with chosen.open() as opened:
-        record = _record(_find(opened, uid), whole=True)
+        from .listing import Look, lines, record  # noqa: PLC0415
+
+        listing = Look(opened).one(uid)
+        values = record(listing.tasks[0], listing, whole=True)
     if as_json:
-        click.echo(json.dumps(record, ensure_ascii=False, indent=1))
-        return
-    for name, value in record.items():
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        click.echo(f"{name:13} {printable(text)}".rstrip())
+        _print_json(values, indent=1)
+    else:
+        click.echo("\n".join(lines(values)))
 
 
 @work.command()
@@ -200,7 +222,7 @@ def start(chosen: Chosen, *, handlers: str, database: str, period: float | None,
             uid = opened.start_work(text, **options)
         else:
             uid = opened.start_periodic_work(text, period, **options)
-    click.echo(json.dumps({"uid": uid}) if as_json else uid)
+    _tell(uid, {"uid": uid}, as_json=as_json)
 
 
 @work.command()
@@ -213,8 +235,10 @@ def stop(chosen: Chosen, *, tag: str | None, uid: str | None, as_json: bool) -> 
     if (tag is None) == (uid is None):
         raise click.UsageError("Name a tag, or a task with --uid.")
     with chosen.open() as opened:
-        count = opened.stop_work(tag) if uid is None else int(opened.stop(_find(opened, uid).uid))  # type: ignore[arg-type]
-    click.echo(json.dumps({"stopped": count}) if as_json else f"{count} task{'' if count == 1 else 's'} stopped")
+        from .listing import find  # noqa: PLC0415
+
+        count = opened.stop_work(tag or "") if uid is None else int(opened.stop(find(opened, uid).uid))
+    _tell(f"{count} task{'' if count == 1 else 's'} stopped", {"stopped": count}, as_json=as_json)
 
 
 @work.command()
@@ -231,17 +255,15 @@ def install(chosen: Chosen, *, threads: int, name: str, starts: bool, prints: bo
         install_worker(chosen, threads=threads, name=name, starts=starts, prints=prints)
 
 
-def _find(opened: Work, uid: str) -> Task:
-    """Return the task with the uid, or the one whose uid begins so."""
-    try:
-        return opened.get(uid)
-    except UnknownTaskError:
-        found = [task for task in opened.list(limit=MOST_LISTED) if uid and task.uid.startswith(uid)]
-        if len(found) > 1:
-            raise UnknownTaskError(f"{len(found)} tasks begin with {shown(uid)}.", remedy="Name more of it.") from None
-        if not found:
-            raise
-        return found[0]
+def _tell(text: str, values: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        _print_json(values)
+    else:
+        click.echo(text)
+
+
+def _print_json(value: Any, indent: int | None = None) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, indent=indent))
 
 
 def _read(handlers: str) -> str:
@@ -255,33 +277,3 @@ def _read(handlers: str) -> str:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "it is no text in UTF-8"
         raise click.ClickException(printable(f"{handlers[1:]} cannot be read: {why}.")) from None
-
-
-def _record(task: Task, *, whole: bool = False) -> dict[str, Any]:
-    """Return a task as JSON, without secrets; what it does and what came of it only when it is asked for."""
-    from ..work.aliases import hidden, scrubbed  # noqa: PLC0415
-
-    record = {
-        "uid": task.uid,
-        "tag": task.tag,
-        "title": task.title,
-        "state": str(task.state),
-        "progress": task.progress,
-        "step_name": task.step_name,
-        "attempt": task.attempt,
-        "failures": task.failures,
-        "conditions": sorted(task.conditions),
-        "retry": task.retry,
-        "period": task.period,
-        "created": task.created,
-        "next_run": task.next_run,
-        "started": task.started,
-        "ended": task.ended,
-        "error": scrubbed(task.error),
-    }
-    if whole:
-        for name in ("handlers", "post_execute", "variables"):
-            record[name] = hidden(getattr(task, name))
-        record["body"] = task.body
-        record["result"] = hidden(task.result)
-    return record
