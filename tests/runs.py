@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from upload_helper.work.aliases import Alias
-from upload_helper.work.context import Reason, Stopped
-from upload_helper.work.handlers.arrays import Outcome, parse_handlers, run_handlers
+from upload_helper.work.context import Outcome, Reason, Stopped
+from upload_helper.work.handlers.arrays import parse_handlers, run_handlers
 from upload_helper.work.handlers.defaults import default_registry
 from upload_helper.work.handlers.step import Step
 

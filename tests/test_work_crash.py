@@ -15,7 +15,7 @@ from servers import wait_until
 from upload_helper.work import State, Work
 from upload_helper.work import claims as ledger_claims
 from upload_helper.work.clock import Clock
-from workers import Journal, Worker, audit, audited
+from workers import Journal, Worker, audit, audited, counts
 
 # Threads don't come along, which is what is looked at here.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
@@ -100,7 +100,7 @@ def storm(work, worker, journal, *, workers: int, kills: int, seed: int, tasks: 
     killed: list[tuple[dict[str, int], float]] = []
 
     def busy() -> list[int]:
-        if {state for state, count in work.ledger.counts().items() if count} <= {"SUCCEEDED"}:
+        if counts(work.ledger).keys() <= {"SUCCEEDED"}:
             uids.extend(work.start_work(handler("steps", "5")) for _ in range(tasks))
         return [number for number, one in enumerate(alive) if journal.unfinished(one.pid)]
 

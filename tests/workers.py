@@ -108,3 +108,10 @@ def audit(ledger: Ledger) -> None:
 def audited(ledger: Ledger) -> list[tuple[str, str, str, int]]:
     with ledger.engines.read() as connection:
         return [tuple(row) for row in connection.execute(text("select uid, before, after, attempt from audit"))]
+
+
+def counts(ledger: Ledger) -> dict[str, int]:
+    """Return how many tasks are in which state."""
+    with ledger.engines.read() as connection:
+        rows = connection.execute(text("select state, count(*) from upload_helper_tasks group by state"))
+        return {row[0]: row[1] for row in rows}

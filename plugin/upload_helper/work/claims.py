@@ -34,7 +34,7 @@ from .rows import read_row
 from .tables import ROW_VERSION, tasks
 from .task import Condition, State, Task, mask_of
 
-MAX_TEXT = 1 << 16
+MOST_RECORDED = 1 << 16
 """Longest result or error in characters that a task's record keeps; the rest is cut off."""
 
 _PATIENCE = 100
@@ -206,7 +206,7 @@ class Claims(Queue):
             return connection.execute(update(tasks).where(*those).values(state=after)).rowcount
 
 
-def clean(text: str, longest: int = MAX_TEXT) -> str:
+def clean(text: str, longest: int = MOST_RECORDED) -> str:
     """Return text as both databases take it: no NUL, no half characters, and not longer than that."""
     cut = text if len(text) <= longest else text[: longest - 1] + "…"
     return cut.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,20 @@ class Stopped(BaseException):
         self.reason = reason
         self.waits_for = waits_for
         """What a process must know that can run it, where the reason is UNKNOWN."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run that was not stopped."""
+
+    result: str = ""
+    """The last answer of a handler."""
+    error: str = ""
+    """Why the first handler failed that did; empty if none did."""
+    failed: bool = False
+    """Whether any handler failed."""
+    retry_after: float | None = None
+    """Seconds that a server asked to be left alone for; None if it did not say."""
 
 
 def is_ctrl_c(error: BaseException) -> bool:

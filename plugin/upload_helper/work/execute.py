@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Protocol
 
 from ..errors import Error
 from ..retry import Backoff
-from .context import Context, Reason, Stopped, is_ctrl_c
+from .context import Context, Outcome, Reason, Stopped, is_ctrl_c
+from .handlers.arrays import run_handlers
+from .handlers.names import unknown_in
 from .ledger import Claim, Ledger, PutBack
 from .task import State, Task
 
@@ -19,45 +19,12 @@ log = logging.getLogger("upload_helper.work")
 _ELSEWHERE = Backoff(first=2, longest=300)
 """How long a task is left to others that this process can't run; the worker that can may look at any time."""
 
-
-class Result(Protocol):
-    """What came of a run that was not stopped."""
-
-    @property
-    def result(self) -> str:
-        """The last answer."""
-
-    @property
-    def error(self) -> str:
-        """Why it failed, or ''."""
-
-    @property
-    def failed(self) -> bool:
-        """Whether it failed."""
-
-    @property
-    def retry_after(self) -> float | None:
-        """Seconds that a server asked to be left alone for, or None."""
-
-
-Kind = Callable[[Context], Result]
+Kind = Callable[[Context], Outcome]
 """Runs tasks of one kind; raises nothing but Stopped where it can help it."""
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A run that raised what it should not have."""
-
-    error: str
-    result: str = ""
-    failed: bool = True
-    retry_after: float | None = None
-
-
-def run_array(context: Context) -> Result:
+def run_array(context: Context) -> Outcome:
     """Run a task of the kind `handlers`: its array, and what is to follow at its end."""
-    from .handlers.arrays import run_handlers  # noqa: PLC0415 - handlers need requests, which not every ledger does
-
     task, registry = context.task, context.work.registry
     outcome = run_handlers(task.handlers, context, registry)
     if task.post_execute and not (outcome.failed and task.retry):
@@ -70,11 +37,11 @@ def run_array(context: Context) -> Result:
 
 def execute(
     context: Context, kinds: Mapping[str, Kind], around: Callable[[], AbstractContextManager[object]] = nullcontext
-) -> Result | Stopped:
+) -> Outcome | Stopped:
     """Run the task of `context`; whatever its handlers raise becomes a result."""
     kind = kinds.get(context.task.kind)
     if kind is None:
-        return Failure(f"Tasks of the kind {context.task.kind!r} can't be run by this process.")
+        return Outcome(error=f"Tasks of the kind {context.task.kind!r} can't be run by this process.", failed=True)
     try:
         context.check()
         _check_names(context)
@@ -83,25 +50,23 @@ def execute(
     except Stopped as stopped:
         return stopped
     except Error as error:
-        return Failure(f"{error} {error.remedy}".strip(), retry_after=error.retry_after)
+        return Outcome(error=f"{error} {error.remedy}".strip(), failed=True, retry_after=error.retry_after)
     except BaseException as error:
         if is_ctrl_c(error):
             raise
         log.exception("task %s: its handlers raised an exception", context.task.uid)
-        return Failure(f"{type(error).__name__}: {error}")
+        return Outcome(error=f"{type(error).__name__}: {error}", failed=True)
 
 
 def _check_names(context: Context) -> None:
     """Raise Stopped if the task is for others: the host has registered nothing here, and the task needs something."""
-    from .handlers.names import unknown_in  # noqa: PLC0415 - as above
-
     task, registry = context.task, context.work.registry
     handlers = task.handlers if task.kind == "handlers" else ()
     if registry.is_bare and (unknown := unknown_in((*handlers, *task.post_execute), registry)):
         raise Stopped(Reason.UNKNOWN, unknown)
 
 
-def settle(ledger: Ledger, claim: Claim, outcome: Result | Stopped, backoff: Backoff) -> bool:
+def settle(ledger: Ledger, claim: Claim, outcome: Outcome | Stopped, backoff: Backoff) -> bool:
     """Write to the ledger what came of a run; return False if the task was lost meanwhile."""
     uid, attempt, task = claim.uid, claim.attempt, claim.task
     if task is None:
@@ -126,7 +91,7 @@ def _settle_stopped(ledger: Ledger, claim: Claim, task: Task, stopped: Stopped) 
     return ledger.put_back(claim.uid, claim.attempt, task.conditions, how)
 
 
-def _again(task: Task, outcome: Result, backoff: Backoff) -> PutBack | None:
+def _again(task: Task, outcome: Outcome, backoff: Backoff) -> PutBack | None:
     """Return how the task comes back after this run, or None if it ended."""
     if task.period is not None:
         return PutBack(delay=task.period, failed=outcome.failed, result=outcome.result, error=outcome.error)

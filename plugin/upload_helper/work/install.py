@@ -15,8 +15,6 @@ from xml.sax.saxutils import escape
 from ..errors import WorkError, shown
 from .places import APP, VARIABLE, is_url
 
-SYSTEMS = ("linux", "darwin", "windows")
-
 
 @dataclass(frozen=True)
 class Worker:

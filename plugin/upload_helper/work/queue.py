@@ -91,12 +91,6 @@ class Queue:
         with self.engines.read() as connection:
             return [show_row(row) for row in connection.execute(query).mappings()]
 
-    def counts(self) -> dict[str, int]:
-        """Return how many tasks are in which state."""
-        with self.engines.read() as connection:
-            rows = connection.execute(select(c.state, func.count()).group_by(c.state))
-            return {str(row[0]): int(row[1]) for row in rows}
-
     def stop(self, *, tag: str | None = None, uid: str | None = None) -> int:
         """Cancel what waits, ask what runs to stop; return how many tasks that are."""
         which = c.tag == tag if uid is None else c.uid == uid
@@ -174,12 +168,6 @@ class Queue:
         with self.engines.read() as connection:
             text = connection.execute(select(aliases.c.data).where(aliases.c.name == name)).scalar()
         return None if text is None else _alias(text)
-
-    def aliases(self) -> dict[str, dict[str, Any]]:
-        """Return all aliases by name."""
-        with self.engines.read() as connection:
-            rows = connection.execute(select(aliases.c.name, aliases.c.data).order_by(aliases.c.name))
-            return {name: _alias(text) for name, text in rows}
 
 
 def end_of(state: State, clock: Clock) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from sqlalchemy import RowMapping
 
 from ..errors import InvalidTaskError, LedgerVersionError, WorkError, shown
 from .tables import ROW_VERSION
-from .task import MAX_JSON, State, Task, format_conditions, mask_of, parse_conditions
+from .task import MOST_JSON, State, Task, format_conditions, mask_of, parse_conditions
 
 _JSON = ("handlers", "post_execute", "variables")
 _PLAIN = {f.name for f in fields(Task)} - {*_JSON, "conditions", "state"}
@@ -24,8 +24,8 @@ def dump(value: Any, what: str) -> str:
         text.encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidTaskError(f"The {what} can't be kept as JSON: {error}.") from None
-    if len(text) > MAX_JSON:
-        raise InvalidTaskError(f"The {what} are {len(text)} characters of JSON; {MAX_JSON} are allowed.")
+    if len(text) > MOST_JSON:
+        raise InvalidTaskError(f"The {what} are {len(text)} characters of JSON; {MOST_JSON} are allowed.")
     return text
 
 

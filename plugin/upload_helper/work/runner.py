@@ -13,8 +13,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LedgerError
-from .context import Context, Reason, Stopped, end_if_forked
-from .execute import Failure, Result, execute, log, settle
+from .context import Context, Outcome, Reason, Stopped, end_if_forked
+from .execute import execute, log, settle
 from .keeper import Complaint, Keeper, Running
 from .leases import Watch
 from .ledger import Claim
@@ -225,7 +225,7 @@ class Runner:
             self._wake.set()
 
     def _run(self, claim: Claim, running: Running | None) -> None:
-        outcome: Result | Stopped = Failure(claim.error)
+        outcome: Outcome | Stopped = Outcome(error=claim.error, failed=True)
         pid = os.getpid()
         try:
             if running is not None:
@@ -242,7 +242,7 @@ class Runner:
                 if running is not None:
                     self._keeper.remove(running)
 
-    def _settle(self, claim: Claim, outcome: Result | Stopped) -> None:
+    def _settle(self, claim: Claim, outcome: Outcome | Stopped) -> None:
         """Write what came of a run, however long the database can't be written to: it has been done, after all."""
         pause, told = 0.05, False
         while True:

@@ -13,6 +13,7 @@ from ..errors import InvalidHandlersError, NotAvailableError, shown
 from .handlers.registry import Registry, call
 from .names import BREAK, BREAK_IF_ERROR, DATABASE
 from .statements import execute
+from .task import SHORTEST_PERIOD
 
 if TYPE_CHECKING:
     from .handlers.step import Step
@@ -32,8 +33,6 @@ BreakHandlers = BREAK
 
 DEFAULT_DATABASE = "SimpleWMS"
 """The database that an empty ``SQLConnectDatabase`` means, as on the platform."""
-SHORTEST_PERIOD = 15
-"""Minutes; the platform takes a shorter period for this one."""
 
 SCREEN_COMMANDS = frozenset(
     {
@@ -190,12 +189,13 @@ def _start_periodic_work(name: str, value: Any, hash_map: HashMap, work: Work) -
     if _flag(asked.get("retry")):
         raise InvalidHandlersError("Periodic work knows no retry: it runs again when its time comes.")
     try:
-        period = float(asked.get("period") or SHORTEST_PERIOD)
+        # The platform takes a shorter period for the shortest.
+        period = max(float(asked.get("period") or 0), SHORTEST_PERIOD / 60)
     except (TypeError, ValueError):
         raise InvalidHandlersError(f"{shown(asked['period'])} is no period in minutes.") from None
     work.start_periodic_work(
         asked.get("work"),
-        max(period, SHORTEST_PERIOD),
+        period,
         str(asked.get("tag") or ""),
         conditions=asked.get("conditions") or "",
         variables=_handed_on(hash_map),

@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 from ..errors import LedgerVersionError
-from .task import MAX_TAG, MAX_UID
+from .task import MOST_TAG, MOST_UID
 
 ROW_VERSION = 1
 """Rows with a higher one were written by a newer version; they are left alone."""
@@ -37,9 +37,9 @@ tasks = Table(
     "upload_helper_tasks",
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
-    Column("uid", String(MAX_UID), nullable=False, unique=True),
+    Column("uid", String(MOST_UID), nullable=False, unique=True),
     Column("version", Integer, nullable=False),
-    Column("tag", String(MAX_TAG), nullable=False, index=True),
+    Column("tag", String(MOST_TAG), nullable=False, index=True),
     Column("kind", String(50), nullable=False),
     Column("title", Text, nullable=False),
     Column("body", Text, nullable=False),

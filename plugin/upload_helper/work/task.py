@@ -9,18 +9,18 @@ from typing import Any
 
 from ..errors import InvalidTaskError, shown
 
-MAX_TAG = 200
+MOST_TAG = 200
 """Longest tag, in characters."""
-MAX_UID = 64
+MOST_UID = 64
 """Longest uid, in characters."""
-MAX_TITLE = 1000
+MOST_TITLE = 1000
 """Longest title or body, in characters."""
-MAX_JSON = 4 << 20
+MOST_JSON = 4 << 20
 """Longest array of handlers, or set of variables, in characters of JSON."""
-MIN_PERIOD = 15 * 60
+SHORTEST_PERIOD = 15 * 60
 """Shortest period in seconds, as on the platform that the semantics come from."""
 
-MAX_PERIOD = 10 * 366 * 86400
+LONGEST_PERIOD = 10 * 366 * 86400
 """Longest period in seconds; there are numbers that no clock can count."""
 
 

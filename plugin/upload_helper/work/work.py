@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,11 +24,11 @@ from .ledger import Ledger
 from .names import DATABASE
 from .runner import Runner
 from .task import (
-    MAX_PERIOD,
-    MAX_TAG,
-    MAX_TITLE,
-    MAX_UID,
-    MIN_PERIOD,
+    LONGEST_PERIOD,
+    MOST_TAG,
+    MOST_TITLE,
+    MOST_UID,
+    SHORTEST_PERIOD,
     Condition,
     Existing,
     State,
@@ -102,7 +103,7 @@ class Work:
         host's own makes the call harmless when it is repeated. Raises InvalidTaskError, InvalidHandlersError.
         """
         task = self._task(handlers, post_execute, conditions, variables, tag=tag, title=title, body=body)
-        task = _with(task, retry=bool(retry), uid=_own_uid(uid) if uid else task.uid)
+        task = replace(task, retry=bool(retry), uid=_own_uid(uid) if uid else task.uid)
         return self._start(task, if_exists)
 
     def start_periodic_work(
@@ -126,11 +127,11 @@ class Work:
         if retry:
             raise InvalidTaskError("Periodic work is not retried: it runs again when its time has come.")
         task = self._task(handlers, post_execute, conditions, variables, tag=tag, title=title, body=body)
-        return self._start(_with(task, period=_seconds(period)), if_exists)
+        return self._start(replace(task, period=_seconds(period)), if_exists)
 
     def stop_work(self, tag: str) -> int:
         """Cancel what carries the tag, waiting or running; return how many tasks that are."""
-        return self._woken(self.ledger.stop(tag=_text(tag, "tag", MAX_TAG)))
+        return self._woken(self.ledger.stop(tag=_text(tag, "tag", MOST_TAG)))
 
     def stop(self, uid: str) -> bool:
         """Cancel one task; return whether there was anything to cancel."""
@@ -140,7 +141,7 @@ class Work:
         """Return so many tasks at most, the newest first."""
         if not isinstance(limit, int) or not 0 < limit < 1 << 31:
             raise InvalidTaskError(f"{shown(limit)} is no number of tasks; one above zero is expected.")
-        tag = None if tag is None else _text(tag, "tag", MAX_TAG)
+        tag = None if tag is None else _text(tag, "tag", MOST_TAG)
         state = None if state is None else _choice(State, state, "state")
         return self.ledger.find(tag, state, limit)
 
@@ -264,9 +265,9 @@ class Work:
             uid=secrets.token_hex(16),
             handlers=array,
             post_execute=after,
-            tag=_text(texts["tag"], "tag", MAX_TAG),
-            title=_text(texts["title"], "title", MAX_TITLE),
-            body=_text(texts["body"], "body", MAX_TITLE),
+            tag=_text(texts["tag"], "tag", MOST_TAG),
+            title=_text(texts["title"], "title", MOST_TITLE),
+            body=_text(texts["body"], "body", MOST_TITLE),
             conditions=parse_conditions(conditions),
             variables=self._variables(variables),
             created=now,
@@ -280,10 +281,6 @@ class Work:
         return {**({DATABASE: self.database} if self.database else {}), **(given or {})}
 
 
-def _with(task: Task, **values: Any) -> Task:
-    return Task(**{**vars(task), **values})
-
-
 def _text(value: object, what: str, longest: int) -> str:
     if not isinstance(value, str) or "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
         raise InvalidTaskError(f"{shown(value)} is no {what}; text is expected.")
@@ -293,20 +290,20 @@ def _text(value: object, what: str, longest: int) -> str:
 
 
 def _can_be_uid(uid: object) -> bool:
-    return isinstance(uid, str) and uid.isascii() and uid.replace("-", "").isalnum() and len(uid) <= MAX_UID
+    return isinstance(uid, str) and uid.isascii() and uid.replace("-", "").isalnum() and len(uid) <= MOST_UID
 
 
 def _own_uid(uid: str) -> str:
     if not _can_be_uid(uid):
-        raise InvalidTaskError(f"{shown(uid)} is no uid: up to {MAX_UID} letters, digits and '-' are.")
+        raise InvalidTaskError(f"{shown(uid)} is no uid: up to {MOST_UID} letters, digits and '-' are.")
     return uid
 
 
 def _seconds(period: object) -> float:
-    if isinstance(period, bool) or not isinstance(period, (int, float)) or not 0 < period <= MAX_PERIOD / 60:
+    if isinstance(period, bool) or not isinstance(period, (int, float)) or not 0 < period <= LONGEST_PERIOD / 60:
         raise InvalidTaskError(f"{shown(period)} is no period; a number of minutes, up to ten years, is expected.")
-    if period * 60 < MIN_PERIOD:
-        raise InvalidTaskError(f"A period of {period} minutes is too short; {MIN_PERIOD // 60} are the least.")
+    if period * 60 < SHORTEST_PERIOD:
+        raise InvalidTaskError(f"A period of {period} minutes is too short; {SHORTEST_PERIOD // 60} are the least.")
     return period * 60.0
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import Error, HandlerError, InvalidHandlersError, shown
 from ..aliases import scrubbed, without_literals
-from ..context import Stopped, end_if_forked, is_ctrl_c
+from ..context import Outcome, Stopped, end_if_forked, is_ctrl_c
 from ..names import BREAK, BREAK_IF_ERROR, ERROR_MESSAGE, RESULT_ERROR, RESULT_MESSAGE
 from ..simpleui import HashMap
 from ..variables import as_text
@@ -37,20 +37,6 @@ _LOOK_SECONDS = 0.1
 _log = logging.getLogger(__name__)
 
 Handlers = tuple[dict[str, Any], ...]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run of an array came to."""
-
-    result: str = ""
-    """The last answer of a handler."""
-    error: str = ""
-    """Why the first handler failed that did; empty if none did."""
-    failed: bool = False
-    """Whether any handler failed."""
-    retry_after: int | None = None
-    """Seconds that a server asked to be left alone for; None if it did not say."""
 
 
 def parse_handlers(value: object, depth: int = 0) -> Handlers:
