@@ -61,6 +61,11 @@ def test_array_goes_on_after_a_failure_and_the_run_has_failed(context, trace):
     assert (outcome.failed, outcome.error) == (True, "python bad: ValueError: no tea")
 
 
+def test_error_says_how_many_more_there_were(context, trace):
+    outcome = context.run(("python", "bad"), ("python", "nobody"), ("python", "bad"))
+    assert outcome.error == "python bad: ValueError: no tea (and 2 more)"
+
+
 def test_array_ends_at_a_failure_when_asked(context, trace):
     outcome = context.run(("set", "BreakHandlersIfError"), ("python", "ok"), ("python", "bad"), ("python", "ok"))
     assert (trace, outcome.failed) == (["ok", "bad"], True)

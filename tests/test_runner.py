@@ -16,7 +16,13 @@ from sqlalchemy import text, update
 
 from faults import SmallDisk
 from servers import wait_until
-from upload_helper.errors import LedgerBusyError, LedgerError
+from upload_helper.errors import (
+    InvalidTaskError,
+    LedgerBusyError,
+    LedgerError,
+    LedgerVersionError,
+    UnknownTaskError,
+)
 from upload_helper.work import Backoff, Condition, Context, Reason, State, Stopped, Work
 from upload_helper.work.tables import ROW_VERSION, tasks
 
@@ -314,7 +320,7 @@ def test_what_follows_runs_at_the_end_and_not_before_a_retry(make, clock):
 
     @work.handler_type("after")
     def after(step):
-        ran.append(step.variables["ResultError"])
+        ran.append(tuple(step.variables[name] for name in ("ResultError", "TaskState", "TaskError")))
         raise OSError("what follows fails")
 
     retried = work.start_work(handler("fail"), retry=True, post_execute=handler("after"))
@@ -324,10 +330,66 @@ def test_what_follows_runs_at_the_end_and_not_before_a_retry(make, clock):
     failed = work.start_work(handler("fail", "broken"), post_execute=handler("after"))
     fine = work.start_work(handler("count"), post_execute=handler("after"))
     work.runner().run_until_idle()
-    assert len(ran) == 2
-    assert "broken" in ran[0]
-    assert ran[1] == ""
+    (first, state, error), second = ran
+    assert "broken" in first
+    assert (state, error) == ("FAILED", work.get(failed).error)
+    assert second == ("", "SUCCEEDED", "")
     assert (work.get(failed).state, work.get(fine).state) == (State.FAILED, State.SUCCEEDED)
+
+
+# --- once more ---
+
+
+@pytest.mark.parametrize("conditions", ["", "IDLE;CHARGING"])
+def test_failed_task_runs_again_from_its_beginning(work, conditions):
+    uid = work.start_work([*handler("set", "a=1"), *handler("python", "later")], conditions=conditions)
+    work.runner().run_until_idle()
+    assert work.get(uid).state is State.FAILED
+    work.retry(uid)
+    waits = work.get(uid)
+    assert (waits.state, waits.failures, waits.error, waits.ended) == (State.ENQUEUED, 0, "", None)
+    assert (waits.progress, waits.step_name, waits.result) == (None, "", "")
+    work.function("later")(lambda: "done")
+    assert work.runner().run_until_idle() == 1
+    assert (work.get(uid).state, work.get(uid).result) == (State.SUCCEEDED, "done")
+
+
+def test_task_that_runs_again_waits_for_its_conditions(work, switches):
+    uid = work.start_work(handler("fail"), conditions="IDLE")
+    work.runner().run_until_idle()
+    switches.off = {Condition.IDLE}
+    work.retry(uid)
+    assert work.runner().run_until_idle() == 0
+    assert work.get(uid).state is State.BLOCKED
+
+
+def test_task_that_was_stopped_runs_again_at_once(work):
+    uid = work.start_work(handler("hold"))
+    with work.runner():
+        begun(work)
+        work.stop(uid)
+        assert work.wait(uid, 10).state is State.CANCELLED
+        work.events["go"].set()
+        work.retry(uid)
+        assert work.wait(uid, 10).state is State.SUCCEEDED
+
+
+def test_what_has_not_failed_is_not_run_again(work):
+    fine = work.start_work(handler("count"))
+    with pytest.raises(InvalidTaskError, match="is ENQUEUED"):
+        work.retry(fine)
+    work.runner().run_until_idle()
+    with pytest.raises(InvalidTaskError, match="is SUCCEEDED"):
+        work.retry(fine)
+    assert work.get(fine).attempt == 1
+    for uid in ("0" * 32, "ä"):
+        with pytest.raises(UnknownTaskError):
+            work.retry(uid)
+    uid = work.start_work(handler("fail"))
+    work.runner().run_until_idle()
+    change(work, uid, version=ROW_VERSION + 1)
+    with pytest.raises(LedgerVersionError):
+        work.retry(uid)
 
 
 # --- conditions ---

@@ -25,7 +25,7 @@ from sqlalchemy import (
     update,
 )
 
-from ..errors import WorkError
+from ..errors import InvalidTaskError, UnknownTaskError, WorkError, shown
 from ..retry import Backoff
 from .clock import process_name
 from .leases import Lease
@@ -156,6 +156,25 @@ class Claims(Queue):
         cancelled = {**end_of(State.CANCELLED, self.clock), "error": clean(error)}
         done: CursorResult[Any] = connection.execute(held.where(c.cancel.is_(True)).values(cancelled))
         return done.rowcount == 1
+
+    def again(self, uid: str) -> None:
+        """Let a task that failed or was cancelled run once more, as if it had never failed.
+
+        Raises UnknownTaskError, InvalidTaskError for one in any other state, LedgerVersionError.
+        """
+        now = self.clock.wall()
+        with self.engines.write() as connection:
+            row = connection.execute(select(tasks).where(c.uid == uid)).mappings().first()
+            if row is None:
+                raise UnknownTaskError(f"There is no task {shown(uid)}.")
+            task = read_row(row)
+            begun = {"failures": 0, "losses": 0, "cancel": False, "progress": None, "step_name": "", "ended": None}
+            values = {**_wait(State.ENQUEUED, mask_of(task.conditions), now), **begun, "next_run": now, "error": ""}
+            ended = (c.uid == uid, c.state.in_((State.FAILED, State.CANCELLED)))
+            if not connection.execute(update(tasks).where(*ended).values(**values, result="")).rowcount:
+                raise InvalidTaskError(
+                    f"Task {shown(uid)} is {task.state}.", remedy="Only what FAILED or was CANCELLED is run again."
+                )
 
     def leases(self) -> list[Lease]:
         """Return what is known of all tasks that run, of whichever worker."""

@@ -12,6 +12,7 @@ from .context import Context, Outcome, Reason, Stopped, is_ctrl_c
 from .handlers.arrays import run_handlers
 from .handlers.names import unknown_in
 from .ledger import Claim, Ledger, PutBack
+from .names import TASK_ERROR, TASK_STATE
 from .task import State, Task
 
 log = logging.getLogger("upload_helper.work")
@@ -29,6 +30,8 @@ def run_array(context: Context) -> Outcome:
     outcome = run_handlers(task.handlers, context, registry)
     if task.post_execute and not (outcome.failed and task.retry):
         # A task that is tried again has not come to its end.
+        state = State.FAILED if outcome.failed else State.SUCCEEDED
+        context.variables |= {TASK_STATE: state.value, TASK_ERROR: outcome.error}
         after = run_handlers(task.post_execute, context, registry)
         if after.failed:
             log.warning("task %s: what follows at its end failed: %s", task.uid, after.error)

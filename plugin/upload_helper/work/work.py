@@ -139,6 +139,14 @@ class Work:
 
     def list(self, tag: str | None = None, state: State | str | None = None, limit: int = 1000) -> Tasks:
         """Return so many tasks at most, the newest first."""
+    def retry(self, uid: str) -> None:
+        """Run a task once more that failed or was cancelled, from its first handler, as if it had never failed.
+
+        Raises UnknownTaskError; InvalidTaskError if it waits, runs or succeeded.
+        """
+        self.ledger.again(self.get(uid).uid)
+        self._woken(1)
+
         if not isinstance(limit, int) or not 0 < limit < 1 << 31:
             raise InvalidTaskError(f"{shown(limit)} is no number of tasks; one above zero is expected.")
         tag = None if tag is None else _text(tag, "tag", MOST_TAG)

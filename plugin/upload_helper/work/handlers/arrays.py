@@ -79,6 +79,7 @@ class _Array:
         result = as_text(self.context.variables.get(RESULT_MESSAGE, ""))
         waits = [error.retry_after for error in self.failures if error.retry_after is not None]
         error = str(self.failures[0]) if self.failures else ""
+        error += f" (and {len(self.failures) - 1} more)" if len(self.failures) > 1 else ""
         return Outcome(result, error, bool(self.failures), max(waits, default=None))
 
     def run_all(self, handlers: Iterable[Mapping[str, Any]], variables: dict[str, Any], depth: int = 0) -> None:
