@@ -13,10 +13,10 @@ ERRORS = {
     "BodyCutError", "BodyStalledError", "ChecksumMismatchError", "ChunkConflictError", "Error", "FinishedError",
     "ForbiddenError", "HandlerError", "HttpHandlerError", "IncompleteError", "InvalidHandlersError",
     "InvalidRequestError", "InvalidTaskError", "LedgerBusyError", "LedgerError", "LedgerVersionError",
-    "LengthMismatchError", "LengthRequiredError", "MethodNotAllowedError", "NotAvailableError", "NotFoundError",
-    "OffsetMismatchError", "SqlHandlerError", "StorageError", "StorageFullError", "SupersededError", "TooLargeError",
-    "TooManyUploadsError", "UnknownNameError", "UnknownTaskError", "UnsupportedTypeError", "UnsupportedVersionError",
-    "WorkError",
+    "LengthMismatchError", "LengthRequiredError", "MethodNotAllowedError", "NoJobError", "NotAvailableError",
+    "NotFoundError", "OffsetMismatchError", "SqlHandlerError", "StorageError", "StorageFullError", "SupersededError",
+    "TooLargeError", "TooManyUploadsError", "UnknownNameError", "UnknownTaskError", "UnsupportedTypeError",
+    "UnsupportedVersionError", "WorkError",
 }  # fmt: skip
 EXPORTED = ERRORS | {
     "Access", "Actions", "ChunkRequest", "ChunkResponse", "StatusRequest", "StatusResponse", "Upload", "UploadHelper",

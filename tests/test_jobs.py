@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from faults import die_at, memory_folder
 from servers import wait_until
 from upload_helper.errors import LedgerBusyError
 from upload_helper.jobs import Jobs, job_uid
-from upload_helper.work import State, Work
+from upload_helper.work import Condition, State, Work
 
 # Threads don't come along, which is what is looked at here.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
@@ -102,6 +104,56 @@ def test_task_runs_in_a_thread_of_the_application_with_its_context(make, work):
     assert app.test_client().get(f"/uploads/{uid}/status").status_code == 404
 
 
+def test_task_of_an_application_without_threads_runs_in_its_context_wherever_the_process_runs_it(make, work):
+    def note(hashMap):
+        return uh.current_helper.get_upload(hashMap.get("uploadUid")).fileName
+
+    work.function("note")(note)
+    runner = work.runner()
+    client = make().test_client()
+    first = upload(client, DATA, 300, name="a.tif")
+    runner.run_until_idle()
+    # A worker that was told what to enter enters that, and nothing else.
+    second = upload(client, DATA, 300, name="b.tif")
+    work.runner(around=nullcontext).run_until_idle()
+    first, second = (work.get(job_uid(uid)) for uid in (first, second))
+    assert (first.state, first.result) == (State.SUCCEEDED, "a.tif")
+    assert (second.state, "outside of application context" in second.error) == (State.FAILED, True)
+
+
+def test_tasks_of_an_application_that_is_gone_run_nevertheless(make, work, noted):
+    make()
+    gc.collect()
+    work.start_work(NOTE)
+    work.runner().run_until_idle()
+    assert len(noted) == 1
+
+
+@pytest.mark.parametrize("as_function", [False, True])
+def test_task_is_started_as_the_host_asks(make, work, noted, as_function):
+    asked = {"work": NOTE, "retry": True, "conditions": "IDLE", "title": "Survey", "body": "It came.", "tag": "survey"}
+    upload(make((lambda finished: asked) if as_function else asked).test_client(), DATA, 300)
+    (task,) = work.list()
+    assert (task.retry, task.conditions, task.title) == (True, {Condition.IDLE}, "Survey")
+    assert (task.body, task.tag, len(task.handlers)) == ("It came.", "survey", 1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ([], "nothing to do"),
+        ("[]", "nothing to do"),
+        ({"work": []}, "nothing to do"),
+        ({"work": NOTE, "retries": True}, "'retries'"),
+        ({"work": NOTE, "conditions": "FULL_MOON"}, "FULL_MOON"),
+        ([{"action": "walk"}], "type"),
+    ],
+)
+def test_what_cannot_be_started_is_refused_when_the_helper_is_made(make, wrong, named):
+    with pytest.raises(uh.Error, match=named):
+        make(wrong)
+
+
 def test_function_of_the_host_chooses_the_handlers(make, work, noted):
     client = make(lambda finished: NOTE if finished.fileName.endswith(".tif") else None).test_client()
     for name in ("a.tif", "b.txt"):
@@ -122,7 +174,11 @@ def test_progress_is_for_the_owner_only(make, work, noted):
     uid = ""
     for number in range(4):
         if uid:
-            assert client.get(f"/uploads/{uid}/job", headers=anna).status_code == 404
+            early = client.get(f"/uploads/{uid}/job", headers=anna)
+            assert (early.status_code, early.json["code"]) == (404, "no_job")
+            assert early.json["remedy"] == "The task starts when the upload is finished."
+            assert client.get(f"/uploads/{uid}/job", headers={"X-User": "berta"}).json["code"] == "not_found"
+            assert client.get(f"/uploads/{uid}/job", headers={**anna, "X-Role": "none"}).status_code == 403
         uid = send(client, DATA, 300, number, uid=uid, headers=anna).json["uploadUid"]
     answer = client.get(f"/uploads/{uid}/job", headers=anna)
     assert answer.json == {"jobUid": job_uid(uid), "state": "ENQUEUED", "progress": None, "stepName": ""}
@@ -133,6 +189,7 @@ def test_progress_is_for_the_owner_only(make, work, noted):
     unknown = client.get(f"/uploads/{'0' * 32}/job", headers=anna)
     foreign = client.get(f"/uploads/{uid}/job", headers={"X-User": "berta"})
     assert unknown.json == foreign.json
+    assert unknown.json["code"] == "not_found"
     for strange in ("x", "%2e%2e", "١" * 32, uid.upper()):
         assert client.get(f"/uploads/{strange}/job", headers=anna).status_code == 404
     work.runner().run_until_idle()
@@ -146,14 +203,15 @@ def test_other_tasks_of_the_ledger_are_not_shown(make, work):
 
 def test_without_work_there_are_no_jobs(host):
     client = host.test_client()
-    assert client.get(f"/uploads/{'0' * 32}/job").status_code == 404
+    answer = client.get(f"/uploads/{'0' * 32}/job")
+    assert (answer.status_code, answer.json["code"], answer.json["remedy"]) == (404, "no_job", "")
 
 
 def test_handlers_without_a_ledger_are_refused(make):
     with pytest.raises(ValueError, match=r"work=Work"):
         make(work=None)
-    with pytest.raises(uh.Error):
-        make([{"action": "walk"}])
+    with pytest.raises(ValueError, match=r"work='work.db' is no Work.*work=Work\('work.db'\)"):
+        make(work="work.db")
 
 
 # --- nothing is lost, nothing runs twice ---

@@ -82,6 +82,16 @@ class NotFoundError(Error):
         super().__init__(message, **data)
 
 
+class NoJobError(NotFoundError):
+    """No task belongs to this upload: it is not finished, the host has none for it, or the record was cleared."""
+
+    code = "no_job"
+    remedy = "The task starts when the upload is finished."
+
+    def __init__(self, message: str = "No task belongs to this upload.", **data: Any) -> None:
+        super().__init__(message, **data)
+
+
 class ChunkConflictError(Error):
     """A chunk with this number is already there and has other bytes; the first one stands."""
 

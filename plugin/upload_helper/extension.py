@@ -14,7 +14,7 @@ from werkzeug.local import LocalProxy
 
 from . import signals
 from .config import Config
-from .errors import Error
+from .errors import Error, shown
 from .intake import blocks_of, read_chunk
 from .jobs import Jobs
 from .protocols.chunked import ChunkRequest, ChunkResponse, StatusRequest, StatusResponse
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from .work import Work
 
 
+_WORK_NEEDED = "pass UploadHelper(app, work=Work('work.db'), …), with Work from upload_helper.work."
+
+
 class UploadHelper:
     """Uploads for Flask applications; one helper serves any number of them.
 
@@ -37,9 +40,11 @@ class UploadHelper:
     `language` returns the language of pages and widget, such as ``de``, or None for that of the browser; `texts` are
     further words for them, by language and key, beside or instead of those in ``static/texts.js``.
 
-    `post_execute` are handlers that become a task of `work` once an upload is finished, exactly one each; or a function
-    that returns those for an upload, or None. All tasks of `work` run in `work_threads` threads of every process that
-    serves requests; with 0, another process runs them, such as ``upload-helper work run``.
+    `post_execute` are handlers that become a task of `work` once an upload is finished, exactly one each; or an object
+    with such as ``work`` and what else ``StartWork`` takes; or a function that returns one of these for an upload, or
+    None. All tasks of `work` run in `work_threads` threads of every process that serves requests; with 0, another
+    process runs them, such as ``upload-helper work run --app``. Wherever this process runs them, it is within the
+    context of the application, or of that which was made last.
 
     The settings are read from ``app.config`` once, here; keys begin with ``UPLOAD_HELPER_``.
     """
@@ -57,9 +62,9 @@ class UploadHelper:
         work_threads: int = 2,
     ) -> None:
         if post_execute is not None and work is None:
-            raise ValueError(
-                "post_execute needs a ledger: pass UploadHelper(app, work=Work('work.db'), post_execute=…)."
-            )
+            raise ValueError(f"post_execute needs a ledger: {_WORK_NEEDED}")
+        if work is not None and not hasattr(work, "start_work"):
+            raise ValueError(f"work={shown(work)} is no Work: {_WORK_NEEDED}")
         self._authorize = authorize
         self._identify = identify
         self._language = language
@@ -115,7 +120,9 @@ class UploadHelper:
             found = application()
             return nullcontext() if found is None else found.app_context()
 
-        return Jobs(self._work, self._post_execute, config, self._work_threads, around)
+        # Whoever runs its tasks in this process, such as a worker that was given the application's Work.
+        self._work.around = around
+        return Jobs(self._work, self._post_execute, config, self._work_threads)
 
     def blueprint(self, name: str = "uploads") -> Blueprint:
         """Return a blueprint with the ready-made endpoints, to be registered with a ``url_prefix``."""

@@ -7,12 +7,12 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config import Config, Durability
-from .errors import IncompleteError, LedgerError, NotFoundError, StorageError, UnknownTaskError, shown
+from .errors import IncompleteError, InvalidTaskError, LedgerError, NotFoundError, StorageError, UnknownTaskError, shown
 from .service import Upload, UploadService, log
 from .upload import is_uid
 
@@ -20,10 +20,7 @@ if TYPE_CHECKING:
     from .work import Work
 
 PostExecute = Callable[[Upload], Any]
-"""Returns the handlers for an upload that is finished, or nothing if there are none for it."""
-
-Around = Callable[[], AbstractContextManager[Any]]
-"""Makes what is entered around every task, such as an application's context."""
+"""Returns what is to be started for an upload that is finished, or nothing."""
 
 _FOLDER = ".jobs"
 _LOOK_SECONDS = 30
@@ -38,16 +35,14 @@ class Jobs:
     What is found noted later is started then: the task's uid follows from the upload's, so twice does no harm.
     """
 
-    def __init__(
-        self, work: Work, post_execute: PostExecute | Any, config: Config, threads: int, around: Around = nullcontext
-    ) -> None:
+    def __init__(self, work: Work, post_execute: PostExecute | Any, config: Config, threads: int) -> None:
         self.work = work
         self.wanted = post_execute is not None
         """Whether the host has handlers for uploads, and not only tasks of its own to run."""
         self._post_execute = post_execute if callable(post_execute) else _fixed(post_execute)
         self._folder = config.folder / _FOLDER
         self._syncs = config.durability is not Durability.NONE
-        self._runner = work.runner(threads=threads, around=around) if threads else None
+        self._runner = work.runner(threads=threads) if threads else None
         self._looked = -float("inf")
         self._pid = 0
         self._lock = threading.Lock()
@@ -62,8 +57,10 @@ class Jobs:
 
     def start(self, upload: Upload) -> None:
         """Put the task of a finished upload into the ledger, if the host has handlers for it."""
-        handlers = self._post_execute(upload)
-        if handlers:
+        from .work.simpleui import read_work  # noqa: PLC0415 - only hosts that have handlers have the extra
+
+        asked = read_work(self._post_execute(upload))
+        if asked["handlers"]:
             variables = {
                 "uploadUid": upload.uploadUid,
                 "fileName": upload.fileName,
@@ -73,9 +70,8 @@ class Jobs:
                 # If we die before it is taken out, we must still find the record when we find the note.
                 "uploadNote": str((self._folder / upload.uploadUid).absolute()),
             }
-            self.work.start_work(
-                handlers, tag="upload", title=upload.fileName, variables=variables, uid=job_uid(upload.uploadUid)
-            )
+            own = {"tag": asked["tag"] or "upload", "title": asked["title"] or upload.fileName}
+            self.work.start_work(**{**asked, **own}, variables=variables, uid=job_uid(upload.uploadUid))
         self._forget(upload.uploadUid)
 
     def tend(self, service: UploadService) -> None:
@@ -160,11 +156,18 @@ def job_uid(uid: str) -> str:
     return f"upload-{uid}"
 
 
-def _fixed(handlers: Any) -> PostExecute:
-    from .work.handlers.arrays import parse_handlers  # noqa: PLC0415 - only hosts that pass some have the extra
+def _fixed(post_execute: Any) -> PostExecute:
+    from .work.handlers.arrays import parse_handlers  # noqa: PLC0415 - as above
+    from .work.simpleui import read_work  # noqa: PLC0415
+    from .work.task import parse_conditions  # noqa: PLC0415
 
-    array = parse_handlers(handlers)
-    return lambda _upload: array
+    asked = read_work(post_execute)
+    parse_conditions(asked["conditions"])
+    if not parse_handlers(asked["handlers"]):
+        raise InvalidTaskError(
+            "There is nothing to do: post_execute has no handlers.", remedy="Name some, or leave it out."
+        )
+    return lambda _upload: post_execute
 
 
 def _make(folder: Path) -> None:

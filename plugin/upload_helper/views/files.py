@@ -7,7 +7,7 @@ from contextlib import suppress
 from flask import Response, request
 
 from ..downloads import send_upload
-from ..errors import Error, ForbiddenError, NotFoundError
+from ..errors import Error, ForbiddenError, NoJobError, NotFoundError
 from ..intake import query, respond
 from ..protocols import structs
 from ..protocols.chunked import StatusRequest
@@ -45,10 +45,15 @@ def job(uid: str) -> Response:
     """Say how far what runs after an upload is: ``{jobUid, state, progress, stepName}``, progress from 0 to 1."""
     state = current_state()
     if state.jobs is None:
-        raise NotFoundError("Nothing runs after uploads here.")
-    progress, upload = state.jobs.progress(uid)
+        raise NoJobError("Nothing runs after uploads here.", remedy="")
+    owner = state.owner()
+    try:
+        progress, upload = state.jobs.progress(uid)
+    except NotFoundError:
+        state.allow("status", state.service.peek(uid, owner))
+        raise NoJobError from None
     # The upload itself may be gone: handlers move files away.
-    if state.owner() not in (None, upload.owner):
+    if owner not in (None, upload.owner):
         raise NotFoundError
     state.allow("status", upload)
     return _fresh(progress)

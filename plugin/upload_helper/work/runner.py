@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LedgerError
@@ -43,7 +43,7 @@ class Runner:
 
     A task is ours for `lease` seconds at a time; if this process dies, another worker takes it then, or sooner. Every
     `poll` seconds the ledger is asked for tasks that other processes put in; those of this process begin at once.
-    `around` makes what is entered around every task, such as an application's context.
+    `around` makes what is entered around every task; without it, `Work.around` does.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Runner:
         threads: int = 2,
         lease: float = 30,
         poll: float = 1,
-        around: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        around: Callable[[], AbstractContextManager[Any]] | None = None,
     ) -> None:
         if threads < 1 or lease <= 0 or poll <= 0:
             raise ValueError(f"threads={threads}, lease={lease}, poll={poll}: all must be above zero.")
@@ -229,7 +229,7 @@ class Runner:
         pid = os.getpid()
         try:
             if running is not None:
-                outcome = execute(running.context, self.work.kinds, self._around)
+                outcome = execute(running.context, self.work.kinds, self._around or self.work.around)
         except BaseException:  # Ctrl-C while it runs inline
             outcome = Stopped(Reason.SHUTDOWN)
             raise

@@ -42,6 +42,8 @@ SCREEN_COMMANDS = frozenset(
 )  # fmt: skip
 """What needs a screen or a voice: skipped unless the host registers it."""
 
+_WORK = ("work", "tag", "retry", "conditions", "title", "body")
+
 _log = logging.getLogger(__name__)
 
 
@@ -156,6 +158,20 @@ def is_command(name: str, registry: Registry) -> bool:
     return name in _COMMANDS or name in registry.commands or name in SCREEN_COMMANDS
 
 
+def read_work(asked: Any) -> dict[str, Any]:
+    """Return what `Work.start_work` takes for handlers, or for an object as ``StartWork`` has it.
+
+    Raises InvalidHandlersError for members that there are not.
+    """
+    if not isinstance(asked, Mapping) or "work" not in asked:
+        asked = {"work": asked}
+    if strange := asked.keys() - set(_WORK):
+        raise InvalidHandlersError(
+            f"{', '.join(map(shown, strange))} can't stand beside 'work'.", remedy=f"There are {', '.join(_WORK)}."
+        )
+    return _settings(asked)
+
+
 def run_command(name: str, value: Any, hash_map: HashMap, work: Work) -> None:
     """Run one command: of the host, of the platform; skipped and logged where it needs a screen."""
     if name in work.registry.commands:
@@ -172,16 +188,13 @@ def skip_command(name: str) -> None:
 
 
 def _start_work(name: str, value: Any, hash_map: HashMap, work: Work) -> None:
-    asked = _object(name, value)
-    work.start_work(
-        asked.get("work"),
-        str(asked.get("tag") or ""),
-        retry=_flag(asked.get("retry")),
-        conditions=asked.get("conditions") or "",
-        title=str(asked.get("title") or ""),
-        body=str(asked.get("body") or ""),
-        variables=_handed_on(hash_map),
-    )
+    work.start_work(**_settings(_object(name, value)), variables=_handed_on(hash_map))
+
+
+def _settings(asked: Mapping[str, Any]) -> dict[str, Any]:
+    texts = {name: str(asked.get(name) or "") for name in ("tag", "title", "body")}
+    conditions = asked.get("conditions") or ""
+    return {"handlers": asked.get("work"), "retry": _flag(asked.get("retry")), "conditions": conditions, **texts}
 
 
 def _start_periodic_work(name: str, value: Any, hash_map: HashMap, work: Work) -> None:

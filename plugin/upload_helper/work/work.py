@@ -69,6 +69,8 @@ class Work:
         """The types, functions and commands that handlers may name."""
         self.kinds: dict[str, Kind] = {"handlers": run_array}
         """What runs tasks, by their kind."""
+        self.around: Callable[[], AbstractContextManager[Any]] = nullcontext
+        """Makes what is entered around every task that runs in this process, such as an application's context."""
         self.backoff = backoff or Backoff()
         self.keep = keep
         self.database = ""
@@ -137,8 +139,6 @@ class Work:
         """Cancel one task; return whether there was anything to cancel."""
         return _can_be_uid(uid) and self._woken(self.ledger.stop(uid=uid)) > 0
 
-    def list(self, tag: str | None = None, state: State | str | None = None, limit: int = 1000) -> Tasks:
-        """Return so many tasks at most, the newest first."""
     def retry(self, uid: str) -> None:
         """Run a task once more that failed or was cancelled, from its first handler, as if it had never failed.
 
@@ -147,6 +147,8 @@ class Work:
         self.ledger.again(self.get(uid).uid)
         self._woken(1)
 
+    def list(self, tag: str | None = None, state: State | str | None = None, limit: int = 1000) -> Tasks:
+        """Return so many tasks at most, the newest first."""
         if not isinstance(limit, int) or not 0 < limit < 1 << 31:
             raise InvalidTaskError(f"{shown(limit)} is no number of tasks; one above zero is expected.")
         tag = None if tag is None else _text(tag, "tag", MOST_TAG)
@@ -220,7 +222,7 @@ class Work:
         threads: int = 2,
         lease: float = 30,
         poll: float = 1,
-        around: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        around: Callable[[], AbstractContextManager[Any]] | None = None,
     ) -> Runner:
         """Return a new runner for this ledger; see Runner."""
         runner = Runner(self, threads=threads, lease=lease, poll=poll, around=around)
