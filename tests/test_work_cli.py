@@ -452,6 +452,24 @@ def test_watching_in_a_pipe_gives_a_line_for_each_change(ledger, run, arguments)
     assert states == [("Survey", "ENQUEUED"), ("Survey", "CANCELLED")]
 
 
+def test_retry_lets_failed_and_cancelled_tasks_run_again(run):
+    failed, cancelled, ended = (run("start", handlers).strip() for handlers in (BAD, SET, SET))
+    run("stop", "--uid", cancelled)
+    run("run", "--until-idle")
+    assert run("retry", failed, cancelled[:8]) == "2 tasks waiting again\n"
+    assert [(t["uid"], t["state"], t["error"]) for t in listed(run)[1:]] == [
+        (cancelled, "ENQUEUED", ""),
+        (failed, "ENQUEUED", ""),
+    ]
+    run("run", "--until-idle")
+    assert [t["state"] for t in listed(run)] == ["SUCCEEDED", "SUCCEEDED", "FAILED"]
+    assert json.loads(run("retry", failed, "--json")) == {"retried": 1}
+    output = run("retry", "0" * 32, ended, failed, code=1)
+    assert output.count("Error: ") == 3
+    assert "There is no task" in output
+    assert "0 tasks waiting again" in output
+
+
 def test_worker_that_was_killed_is_told(run, ledger, tmp_path):
     (tmp_path / "cli_killer.py").write_text("import os, signal\ndef die():\n    os.kill(os.getpid(), signal.SIGKILL)\n")
     run("start", '[{"action": "run", "type": "python", "method": "die"}]')

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import Error, LedgerError
+from ..errors import Error, LedgerError, WorkError
 from ..extras import explained
 from .text import printable
 
@@ -239,6 +239,28 @@ def stop(chosen: Chosen, *, tag: str | None, uid: str | None, as_json: bool) -> 
 
         count = opened.stop_work(tag or "") if uid is None else int(opened.stop(find(opened, uid).uid))
     _tell(f"{count} task{'' if count == 1 else 's'} stopped", {"stopped": count}, as_json=as_json)
+
+
+@work.command()
+@_ledger_options
+@click.argument("uids", metavar="UID...", nargs=-1, required=True)
+@_json_option
+def retry(chosen: Chosen, *, uids: tuple[str, ...], as_json: bool) -> None:
+    """Run tasks once more that failed or were cancelled, from their first handlers."""
+    failed = []
+    with chosen.open() as opened:
+        from .listing import find  # noqa: PLC0415
+
+        for uid in uids:
+            try:
+                opened.retry(find(opened, uid).uid)
+            except WorkError as error:
+                failed.append(error)
+                click.echo(f"Error: {printable(f'{error} {error.remedy}')}", err=True)
+    count = len(uids) - len(failed)
+    _tell(f"{count} task{'' if count == 1 else 's'} waiting again", {"retried": count}, as_json=as_json)
+    if failed:
+        raise SystemExit(1)
 
 
 @work.command()
