@@ -401,8 +401,8 @@ def opened() -> Flask:
     work.function("note")(os.getpid)
     helper = uh.UploadHelper(app, authorize=lambda access: True, work=work, post_execute=NOTE)
     app.register_blueprint(helper.blueprint(), url_prefix="/uploads")
-    work.runner(threads=1).start()
-    assert work.wait(work.start_work(NOTE), 10).state is State.SUCCEEDED
+    with work.runner(threads=1):
+        assert work.wait(work.start_work(NOTE), 10).state is State.SUCCEEDED
     return app
 
 
