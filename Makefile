@@ -7,6 +7,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# The tests start hundreds of processes; without it each of them compiles all modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test soak bench lint clean
 

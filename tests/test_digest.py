@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import Page
 
 from chromium import PATIENCE, launch
 from servers import Gunicorn
@@ -27,14 +29,21 @@ DIGESTS = """async ([count, size, patience]) => {
 }"""
 
 
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Iterator[Page]:
+    folder = tmp_path_factory.mktemp("digest") / "uploads"
+    with Gunicorn(folder, app="page_host:app()", workers=1) as server, launch("--js-flags=--expose-gc") as browser:
+        opened = browser.new_page()
+        opened.goto(f"{server.origin}/pages/uploader.html")
+        yield opened
+
+
 @pytest.mark.parametrize("size", [0, 1, 5 << 20])
-def test_digests_while_memory_is_collected(folder, tmp_path, size):
+def test_digests_while_memory_is_collected(page, tmp_path, size):
     data = bytes(range(251)) * (size // 250 + 1)
     path = tmp_path / "file"
     path.write_bytes(data)
-    with Gunicorn(folder, app="page_host:app()", workers=1) as server, launch("--js-flags=--expose-gc") as browser:
-        page = browser.new_page()
-        page.goto(f"{server.origin}/pages/uploader.html")
-        page.set_input_files("#files", path)
-        digests = page.evaluate(DIGESTS, [COUNT, size, PATIENCE])
+    page.reload()
+    page.set_input_files("#files", path)
+    digests = page.evaluate(DIGESTS, [COUNT, size, PATIENCE])
     assert digests == [f"sha256:{hashlib.sha256(data[n : n + size]).hexdigest()}" for n in range(COUNT)]
