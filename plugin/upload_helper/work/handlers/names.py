@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from ...errors import InvalidHandlersError, UnknownNameError, shown
+from ..aliases import scrubbed
 from .arrays import parse_handlers
 from .registry import Registry
 
@@ -26,10 +27,10 @@ def unknown_in(handlers: Iterable[Mapping[str, Any]], registry: Registry) -> str
         try:
             registry.find_type(str(kind))
         except UnknownNameError:
-            return f"the type {shown(kind)}"
+            return f"the type {shown(scrubbed(str(kind)))}"
         try:
             if kind == "python":
                 registry.find_function(str(method).strip())
         except UnknownNameError:
-            return f"the function {shown(method)}"
+            return f"the function {shown(scrubbed(str(method)))}"
     return ""
