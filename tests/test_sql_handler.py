@@ -287,3 +287,8 @@ def test_database_of_the_work_is_the_default(path):
 def test_errors_keep_their_class(context):
     with pytest.raises(SqlHandlerError):
         statements.execute(context.variables["SQLConnectDatabase"], "x", None, {}, check=context.check)
+
+
+def test_columns_without_a_name_are_called_as_they_are_written(context):
+    assert run(context, "select ?, ? + 1, @n, upper(@n) as big", [1, 2], n="x") == ""
+    assert json.loads(context.variables["SQLResult"]) == [{"?": 1, "? + 1": 3, "@n": "x", "big": "X"}]

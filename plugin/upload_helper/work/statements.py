@@ -33,6 +33,9 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 
+# A column without a name of its own is called as it is written, with our names for its places.
+_PLACE = re.compile(r":(?:p_\d+|v_(?P<name>\w+))")
+
 
 def execute(
     path: str,
@@ -132,7 +135,7 @@ def _answer(database: sqlite3.Connection, text: str, row: Mapping[str, Any]) -> 
     cursor = database.execute(text, row)
     if cursor.description is None:
         return None
-    names = _distinct([column[0] for column in cursor.description])
+    names = _distinct([_PLACE.sub(_as_written, column[0]) for column in cursor.description])
     parts: list[str] = []
     length = 0
     for found in cursor:
@@ -142,6 +145,10 @@ def _answer(database: sqlite3.Connection, text: str, row: Mapping[str, Any]) -> 
         if length > MOST_RESULT:
             raise SqlHandlerError(f"The answer is longer than {MOST_RESULT} characters.", remedy="Ask for fewer rows.")
     return f"[{', '.join(parts)}]"
+
+
+def _as_written(place: re.Match[str]) -> str:
+    return f"@{place['name']}" if place["name"] else "?"
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
