@@ -337,6 +337,32 @@ def test_what_follows_runs_at_the_end_and_not_before_a_retry(make, clock):
     assert (work.get(failed).state, work.get(fine).state) == (State.FAILED, State.SUCCEEDED)
 
 
+# --- what is told of a task that failed ---
+
+
+def test_last_step_of_a_task_that_failed_stays_visible(work):
+    @work.handler_type("survey")
+    def survey(step):
+        step.report(0.5, "reading the header")
+        if step.method == "fail":
+            raise OSError
+
+    for method, state, step in (("fail", State.FAILED, "reading the header"), ("", State.SUCCEEDED, "")):
+        uid = work.start_work([{"action": "runprogress", "type": "survey", "method": method}])
+        work.runner().run_until_idle()
+        assert (work.get(uid).state, work.progress(uid)["stepName"]) == (state, step)
+
+
+def test_log_says_that_a_task_failed_or_when_it_runs_again(work, caplog):
+    started = {"the task has failed": work.start_work(handler("fail"))}
+    started["it runs again in 30 s"] = work.start_work(handler("fail"), retry=True)
+    started["it runs again in 900 s"] = work.start_periodic_work(handler("fail"), 15)
+    work.runner().run_until_idle()
+    for then, uid in started.items():
+        assert f"task {uid}: attempt 1 failed; {then}" in caplog.text
+    assert caplog.text.count("failed; ") == 3
+
+
 # --- once more ---
 
 

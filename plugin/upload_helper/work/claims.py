@@ -125,9 +125,12 @@ class Claims(Queue):
             rows = connection.execute(query).all()
         return {row.uid: bool(row.cancel) for row in rows if row.attempt == wanted[row.uid]}
 
-    def finish(self, uid: str, attempt: int, state: State, *, result: str = "", error: str = "") -> bool:
-        """End a task; return False, and change nothing, if it was lost."""
+    def finish(
+        self, uid: str, attempt: int, state: State, *, result: str = "", error: str = "", step_name: str = ""
+    ) -> bool:
+        """End a task, in a step if it failed there; return False, and change nothing, if it was lost."""
         values = {**end_of(state, self.clock), "result": clean(result), "error": clean(error)}
+        values["step_name"] = clean(step_name, 1000)
         if state is State.SUCCEEDED:
             values |= {"progress": 1.0, "failures": 0, "losses": 0}
         elif state is State.FAILED:

@@ -53,7 +53,9 @@ def execute(
     except Stopped as stopped:
         return stopped
     except Error as error:
-        return Outcome(error=f"{error} {error.remedy}".strip(), failed=True, retry_after=error.retry_after)
+        text = f"{error} {error.remedy}".strip()
+        log.warning("task %s: %s", context.task.uid, text)
+        return Outcome(error=text, failed=True, retry_after=error.retry_after)
     except BaseException as error:
         if is_ctrl_c(error):
             raise
@@ -69,18 +71,27 @@ def _check_names(context: Context) -> None:
         raise Stopped(Reason.UNKNOWN, unknown)
 
 
-def settle(ledger: Ledger, claim: Claim, outcome: Outcome | Stopped, backoff: Backoff) -> bool:
-    """Write to the ledger what came of a run; return False if the task was lost meanwhile."""
+def settle(ledger: Ledger, claim: Claim, outcome: Outcome | Stopped, backoff: Backoff, step_name: str = "") -> bool:
+    """Write to the ledger what came of a run, in which step it was; return False if the task was lost meanwhile."""
     uid, attempt, task = claim.uid, claim.attempt, claim.task
     if task is None:
+        log.error("task %s: %s", uid, claim.error)
         return ledger.finish(uid, attempt, State.FAILED, error=claim.error)
     if isinstance(outcome, Stopped):
         return _settle_stopped(ledger, claim, task, outcome)
     how = _again(task, outcome, backoff)
     if how is not None:
-        return ledger.put_back(uid, attempt, task.conditions, how)
-    state = State.FAILED if outcome.failed else State.SUCCEEDED
-    return ledger.finish(uid, attempt, state, result=outcome.result, error=outcome.error)
+        kept = ledger.put_back(uid, attempt, task.conditions, how)
+    elif outcome.failed:
+        kept = ledger.finish(
+            uid, attempt, State.FAILED, result=outcome.result, error=outcome.error, step_name=step_name
+        )
+    else:
+        kept = ledger.finish(uid, attempt, State.SUCCEEDED, result=outcome.result)
+    if kept and outcome.failed:
+        then = "the task has failed" if how is None else f"it runs again in {how.delay:.0f} s"
+        log.warning("task %s: attempt %d failed; %s", uid, attempt, then)
+    return kept
 
 
 def _settle_stopped(ledger: Ledger, claim: Claim, task: Task, stopped: Stopped) -> bool:

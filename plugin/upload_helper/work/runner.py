@@ -236,18 +236,18 @@ class Runner:
         finally:
             end_if_forked(pid)
             try:
-                self._settle(claim, outcome)
+                self._settle(claim, outcome, "" if running is None else running.context.step_name)
             finally:
                 # Or its lease would be kept for ever.
                 if running is not None:
                     self._keeper.remove(running)
 
-    def _settle(self, claim: Claim, outcome: Outcome | Stopped) -> None:
+    def _settle(self, claim: Claim, outcome: Outcome | Stopped, step_name: str = "") -> None:
         """Write what came of a run, however long the database can't be written to: it has been done, after all."""
         pause, told = 0.05, False
         while True:
             try:
-                kept = settle(self.work.ledger, claim, outcome, self.work.backoff)
+                kept = settle(self.work.ledger, claim, outcome, self.work.backoff, step_name)
             except LedgerError as error:
                 if self._ending.wait(pause):
                     raise
