@@ -10,6 +10,7 @@ from upload_helper.work.context import Outcome, Reason, Stopped
 from upload_helper.work.handlers.arrays import parse_handlers, run_handlers
 from upload_helper.work.handlers.defaults import default_registry
 from upload_helper.work.handlers.step import Step
+from upload_helper.work.task import Task
 
 
 class FakeWork:
@@ -47,6 +48,7 @@ class FakeContext:
         self.variables: dict[str, Any] = variables
         self.reports: list[tuple[float | None, str]] = []
         self.reason: Reason | None = None
+        self.task = Task("t1")
         self.checks = 0
 
     def check(self):

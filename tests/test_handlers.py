@@ -7,6 +7,9 @@ import logging
 import os
 import threading
 import types
+from contextlib import closing
+from datetime import date
+from pathlib import Path
 
 import pytest
 
@@ -535,3 +538,90 @@ def test_bad_tasks_have_their_error_and_harm_no_other(tmp_path):
     assert not [uid for uid, text in expected.items() if text not in tasks[uid].error]
     assert len(expected) > 5
     work.close()
+
+
+# --- what is told of mistakes ---
+
+
+@pytest.mark.parametrize("value", ["false", "False", " no ", "0"])
+def test_flag_that_says_no_is_off(context, trace, value):
+    context.run(("set", f"BreakHandlersIfError={value};BreakHandlers={value}"), ("python", "bad"), ("python", "ok"))
+    assert trace == ["bad", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("member", "meant"), [("postexecute", "postExecute"), ("metod", "method"), ("header", "headers")]
+)
+def test_member_that_is_misspelt_is_told(tmp_path, caplog, member, meant):
+    with closing(Work(tmp_path / "work.db")) as work:
+        work.start_work([{**handler("set", "a=1"), "postExecute": [handler("http", "GET x", **{member: "y"})]}])
+    assert f"has a member '{member}', which means nothing; '{meant}' is known" in caplog.text
+
+
+def test_member_of_a_type_of_ones_own_is_told_by_nobody(tmp_path, caplog):
+    with closing(Work(tmp_path / "work.db")) as work:
+        work.start_work([handler("shout", "x", headers={}, author="anna", volume=11)])
+    assert caplog.text == ""
+
+
+def one(hashMap): ...
+def another(hashMap): ...
+
+
+def test_name_that_is_taken_is_refused_unless_it_is_the_same_function():
+    registry = Registry()
+    reloaded = types.FunctionType(one.__code__, {"__name__": __name__}, "one")
+    for register in (registry.function, registry.command, registry.handler_type):
+        register("n")(one)
+        register("n")(reloaded)
+        with pytest.raises(InvalidHandlersError, match=r"'n' is registered already: \w+\.one; \w+\.another would"):
+            register("n")(another)
+    assert registry.functions["n"] is reloaded
+    registry.handler_type("http")(one)
+    assert registry.types["http"] is one
+
+
+class Point: ...
+
+
+@pytest.mark.parametrize("answer", [Point(), [1, {"a": Point()}], {(1, 2): 3}, iter([])])
+def test_answer_that_is_an_object_is_refused(context, answer):
+    context.work.registry.function("f")(lambda: answer)
+    outcome = context.run(("python", "f"))
+    assert outcome.error.startswith("python f: its answer can't be kept: ")
+    assert (outcome.failed, outcome.result) == (True, "")
+
+
+@pytest.mark.parametrize(
+    ("answer", "kept"), [(Path("a"), '"a"'), ([date(2026, 1, 2)], '["2026-01-02"]'), (True, "true"), (("a",), '["a"]')]
+)
+def test_answer_that_can_be_written_is_kept(context, answer, kept):
+    context.work.registry.function("f")(lambda: answer)
+    assert context.run(("python", "f")).result == kept
+
+
+@pytest.mark.parametrize("action", ["run", "runprogress"])
+def test_progress_that_is_no_number_is_refused(context, action):
+    context.work.registry.function("f")(lambda hashMap: hashMap.report("half"))
+    outcome = context.run(handler("python", "f", action))
+    assert "'half' is no progress: report(0.5, 'halfway')" in outcome.error
+
+
+# --- what the log says ---
+
+
+def test_failing_function_is_logged_once_with_its_task(context, trace, caplog):
+    context.run(("python", "bad"), ("python", "nobody"))
+    raised, unknown = caplog.records
+    assert raised.getMessage().startswith("task t1: python bad failed\nTraceback")
+    assert raised.getMessage().count("no tea") == 2  # in the line that raised it, and at the end
+    assert unknown.getMessage().startswith("task t1: python nobody: Nobody registered")
+
+
+def test_command_that_nobody_registered_is_a_warning_unless_it_needs_a_screen(context, caplog):
+    caplog.set_level(logging.INFO)
+    context.run(("set", "StartWrok;toast=hello"))
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "task t1: nobody registered the command 'StartWrok'; it is skipped"),
+        ("INFO", "task t1: nobody registered the command 'toast'; it is skipped"),
+    ]

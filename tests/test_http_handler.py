@@ -116,6 +116,20 @@ def test_request_to_an_alias(context, server, method, line):
     assert server.asked[0].headers["X-Key"] == SECRET
 
 
+@pytest.mark.parametrize(
+    ("value", "sent"), [("a1", "a1"), ("a/b?c&d=ö#", "a%2Fb%3Fc%26d%3D%C3%B6%23"), (7, "7"), ("a b@c", "a%20b%40c")]
+)
+def test_variables_in_an_address_are_encoded(context, server, value, sent):
+    context.variables["art"] = value
+    assert run(context, "GET #office/goods/@art?q=@art&at=@@art").result == "[1]"
+    assert server.asked[0].path.endswith(f"/goods/{sent}?q={sent}&at=@art")
+
+
+def test_variable_that_there_is_not_in_an_address(context, server):
+    assert "There is no variable 'art'" in run(context, "GET #office/goods/@art").error
+    assert server.asked == []
+
+
 def test_request_to_an_address(context, server):
     run(context, f"GET http://anna:pass%20word@127.0.0.1:{server.server_port}/x")
     (asked,) = server.asked

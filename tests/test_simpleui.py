@@ -425,3 +425,28 @@ def test_callback_of_the_documentation(work):
     work.start_work([{"action": "run", "type": "set", "method": "a=@none", "postExecute": post}])
     work.runner().run_until_idle()
     assert said == ["Файл отправлен на сервер", "Ошибка set a: There is no variable 'none'."]
+
+
+@pytest.mark.parametrize(
+    ("command", "value", "meant"),
+    [
+        ("StartWork", {"work": SOME, "tagg": "a"}, "tag"),
+        ("StartPeriodicWork", {"work": SOME, "Period": 15}, "period"),
+        ("HTTPAddAlias", {"alias": "a", "url": "http://h", "header": {}}, "headers"),
+        ("SQLExec", {"query": "select 1", "param": ""}, "params"),
+    ],
+)
+def test_member_of_a_command_that_is_misspelt_is_told(work, goods, caplog, command, value, meant):
+    work.connect_database(goods)
+    put(work, **{command: value})
+    assert f"{command} has a member {list(value)[-1]!r}, which means nothing; {meant!r} is known" in caplog.text
+
+
+def test_commands_in_a_plain_dictionary_run(work):
+    run_commands({"StartWork": {"work": SOME, "tag": "a"}}, work)
+    assert len(work.list("a")) == 1
+
+
+def test_commands_of_a_handler_that_returned_nothing(work):
+    with pytest.raises(InvalidHandlersError, match="takes the hashMap of a handler, not None"):
+        run_commands(None, work)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import fields
 
 import pytest
 from click.testing import CliRunner
@@ -11,8 +12,9 @@ from click.testing import CliRunner
 from chunks import upload
 from test_docs import ROOT, here, run, snippets  # noqa: F401
 from upload_helper.cli import main
-from upload_helper.work import Condition, State
+from upload_helper.work import Condition, State, Task
 from upload_helper.work.handlers.arrays import ACTIONS
+from upload_helper.work.handlers.step import Step
 from upload_helper.work.simpleui import _COMMANDS
 
 TEXT = (ROOT / "docs" / "work.md").read_text()
@@ -82,6 +84,13 @@ def test_tasks_are_started_and_stopped_as_the_page_says(here):  # noqa: F811
     assert module.first == module.same
     assert module.stopped == 1
     assert (module.task.state, module.task.result) == (State.SUCCEEDED, "42 points")
+
+
+def test_attributes_of_a_task_and_members_of_a_step_are_in_the_tables():
+    known = {field.name for field in fields(Task)} - {"kind", "cancel"}
+    assert sorted(named("attribute of a task")) == sorted(known)
+    members = {name.partition("(")[0] for name in named("member of `step`")}
+    assert members == {name for name in {*dir(Step), *Step.__annotations__} if not name.startswith("_")}
 
 
 def test_states_are_in_the_table():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InvalidHandlersError, NotAvailableError, shown
 from .handlers.registry import Registry, call
 from .names import BREAK, BREAK_IF_ERROR, DATABASE
+from .spelling import warn_of_misspelt
 from .statements import execute
 from .task import SHORTEST_PERIOD
 
@@ -134,11 +135,18 @@ class Utilities:
 suClass = Utilities
 
 
-def run_commands(hash_map: HashMap, work: Work) -> None:
+def run_commands(hash_map: HashMap | dict[str, Any], work: Work) -> None:
     """Take the commands out of `hash_map` and run them, in the order in which they were put there.
 
     Raises HandlerError or WorkError for the first that cannot be run; the others are dropped.
     """
+    if isinstance(hash_map, dict):
+        hash_map = HashMap(hash_map)
+    if not isinstance(hash_map, HashMap):
+        raise InvalidHandlersError(
+            f"run_commands takes the hashMap of a handler, not {shown(hash_map)}.",
+            remedy="Let the handler return its hashMap.",
+        )
     found = [name for name in hash_map.variables if is_command(name, work.registry)]
     flags = {name: hash_map.variables[name] for name in (BREAK, BREAK_IF_ERROR) if name in hash_map}
     commands = [(name, hash_map.variables.pop(name)) for name in found]
@@ -179,16 +187,18 @@ def run_command(name: str, value: Any, hash_map: HashMap, work: Work) -> None:
     elif name in _COMMANDS:
         _COMMANDS[name](name, value, hash_map, work)
     else:
-        skip_command(name)
+        skip_command(name, hash_map.step)
 
 
-def skip_command(name: str) -> None:
+def skip_command(name: str, step: Step | None) -> None:
     """Log that nobody registered a command; what it was to say or to show may be a secret."""
-    _log.info("Nobody registered the command %s; it is skipped.", shown(name))
+    level = logging.INFO if name in SCREEN_COMMANDS else logging.WARNING
+    task = "" if step is None else f"task {step.context.task.uid}: "
+    _log.log(level, "%snobody registered the command %s; it is skipped", task, shown(name))
 
 
 def _start_work(name: str, value: Any, hash_map: HashMap, work: Work) -> None:
-    work.start_work(**_settings(_object(name, value)), variables=_handed_on(hash_map))
+    work.start_work(**_settings(_asked(name, value, _WORK)), variables=_handed_on(hash_map))
 
 
 def _settings(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,7 +208,7 @@ def _settings(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _start_periodic_work(name: str, value: Any, hash_map: HashMap, work: Work) -> None:
-    asked = _object(name, value)
+    asked = _asked(name, value, (*_WORK, "period"))
     if _flag(asked.get("retry")):
         raise InvalidHandlersError("Periodic work knows no retry: it runs again when its time comes.")
     try:
@@ -220,7 +230,7 @@ def _stop_work(_name: str, value: Any, _hash_map: HashMap, work: Work) -> None:
 
 
 def _add_alias(name: str, value: Any, _hash_map: HashMap, work: Work) -> None:
-    asked = _object(name, value)
+    asked = _asked(name, value, ("alias", "url", "headers", "basic", "auth"))
     basic = asked.get("basic")
     work.add_alias(
         asked.get("alias", ""),
@@ -240,7 +250,7 @@ def _connect_database(_name: str, value: Any, hash_map: HashMap, work: Work) -> 
 
 
 def _execute(name: str, value: Any, hash_map: HashMap, work: Work) -> None:
-    asked = _object(name, value)
+    asked = _asked(name, value, ("query", "params"))
     path = str(hash_map.variables.get(DATABASE) or work.database)
     if not path:
         raise InvalidHandlersError(f"{name} needs a database.", remedy="Put SQLConnectDatabase before it.")
@@ -271,6 +281,12 @@ _COMMANDS: dict[str, Callable[[str, Any, HashMap, Work], None]] = {
     StartUploadWorkRequest: _not_available,
     StartDownloadWorkRequest: _not_available,
 }
+
+
+def _asked(name: str, value: Any, known: tuple[str, ...]) -> Mapping[str, Any]:
+    asked = _object(name, value)
+    warn_of_misspelt(asked, known, name)
+    return asked
 
 
 def _object(name: str, value: Any) -> Mapping[str, Any]:

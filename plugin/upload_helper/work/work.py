@@ -20,6 +20,7 @@ from .clock import Clock
 from .execute import Kind, run_array
 from .handlers.arrays import parse_handlers
 from .handlers.defaults import default_registry
+from .handlers.names import warn_of_members
 from .ledger import Ledger
 from .names import DATABASE
 from .runner import Runner
@@ -268,6 +269,7 @@ class Work:
         **texts: str,
     ) -> Task:
         array, after = parse_handlers(handlers), parse_handlers(post_execute)
+        warn_of_members((*array, *after))
         if not array and not after:
             raise InvalidTaskError("There is nothing to do: the array of handlers is empty.")
         now = self.ledger.clock.wall()

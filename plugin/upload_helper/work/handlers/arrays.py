@@ -17,7 +17,7 @@ from ..aliases import scrubbed, without_literals
 from ..context import Outcome, Stopped, end_if_forked, is_ctrl_c
 from ..names import BREAK, BREAK_IF_ERROR, ERROR_MESSAGE, RESULT_ERROR, RESULT_MESSAGE
 from ..simpleui import HashMap
-from ..variables import as_text
+from ..variables import as_text, check_answer, is_on
 from .registry import Registry
 from .step import Step
 
@@ -96,11 +96,12 @@ class _Array:
         error = self._run_type(handler, variables)
         end_if_forked(self.pid)
         if error:
-            self._failed(error)
+            with self.lock:
+                self.failures.append(error)
             variables[RESULT_MESSAGE] = ""
         text = str(error or "")
         variables.update({RESULT_ERROR: text, ERROR_MESSAGE: text})
-        ends = BREAK in variables or (bool(error) and BREAK_IF_ERROR in variables)
+        ends = is_on(BREAK, variables) or (bool(error) and is_on(BREAK_IF_ERROR, variables))
         try:
             post = parse_handlers(handler.get("postExecute"), depth + 1)
         except (InvalidHandlersError, AttributeError):
@@ -141,24 +142,23 @@ class _Array:
             step = Step(handler, self.context, variables, handler["action"] == "runprogress")
             step.report(0, name)
             result = self.registry.find_type(handler["type"])(step)
+            if not isinstance(result, HashMap):
+                check_answer(result)
             step.report(1, name)
         except Error as error:
-            return _named(error, name)
+            _log.warning("task %s: %s", self.context.task.uid, named := _named(error, name))
+            return named
         except Stopped:
             raise
         except BaseException as error:
             if is_ctrl_c(error):
                 raise
-            _log.error("%s failed\n%s", name, scrubbed("".join(format_exception(error))))
+            trace = scrubbed("".join(format_exception(error)))
+            _log.error("task %s: %s failed\n%s", self.context.task.uid, name, trace)
             return HandlerError(f"{name}: {type(error).__name__}: {_text_of(error)}")
         if result is not None and not isinstance(result, HashMap):
             variables[RESULT_MESSAGE] = result
         return None
-
-    def _failed(self, error: HandlerError) -> None:
-        _log.warning("%s", error)
-        with self.lock:
-            self.failures.append(error)
 
 
 class _Branch(Thread):

@@ -18,7 +18,7 @@ from requests.structures import CaseInsensitiveDict
 
 from ...errors import HandlerError, HttpHandlerError, InvalidHandlersError
 from ..aliases import HIDDEN, check_url, own_headers, scrubbed, split_credentials
-from ..variables import resolve_json
+from ..variables import resolve_json, resolve_url
 from .line import Line, Session
 from .step import Step
 
@@ -87,7 +87,7 @@ def read_request(step: Step) -> Request:
     method = method.upper()
     if method not in METHODS or not target:
         raise InvalidHandlersError("A request is written METHOD #alias/path [body], or with a whole address.")
-    url, signed = _address(step, target)
+    url, signed = _address(step, resolve_url(target, step.variables))
     body = resolve_json(template.strip(), step.variables).encode()
     headers = CaseInsensitiveDict({"Accept": "*/*", "Accept-Encoding": "identity"})
     if body:

@@ -1,4 +1,4 @@
-"""What can be said of handlers before any of them runs: names that nobody knows here."""
+"""What can be said of handlers before any of them runs: names that nobody knows here, members that are misspelt."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from typing import Any
 
 from ...errors import InvalidHandlersError, UnknownNameError, shown
 from ..aliases import scrubbed
+from ..spelling import warn_of_misspelt
 from .arrays import parse_handlers
 from .registry import Registry
+
+_MEMBERS = ("action", "type", "method", "postExecute")
+_OF_HTTP = ("headers", "basic", "auth")
 
 
 def every(handlers: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
@@ -18,6 +22,13 @@ def every(handlers: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
         yield handler
         with suppress(InvalidHandlersError):
             yield from every(parse_handlers(handler.get("postExecute")))
+
+
+def warn_of_members(handlers: Iterable[Mapping[str, Any]]) -> None:
+    """Log which members of handlers are probably misspelt; a type of the host may have any of its own."""
+    for handler in every(handlers):
+        known = (*_MEMBERS, *_OF_HTTP) if handler.get("type") == "http" else _MEMBERS
+        warn_of_misspelt(handler, known, "A handler")
 
 
 def unknown_in(handlers: Iterable[Mapping[str, Any]], registry: Registry) -> str:

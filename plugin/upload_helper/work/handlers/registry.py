@@ -26,7 +26,10 @@ _NAME = re.compile(r"[\w.-]{1,100}")
 
 @dataclass
 class Registry:
-    """The types, functions and commands of one application; each is registered in one line, also as a decorator."""
+    """The types, functions and commands of one application; each is registered in one line, also as a decorator.
+
+    A name that is taken raises InvalidHandlersError, unless it is by the same function, which was loaded again.
+    """
 
     types: dict[str, HandlerType] = field(default_factory=dict)
     commands: dict[str, Function] = field(default_factory=dict)
@@ -34,7 +37,7 @@ class Registry:
     modules: list[ModuleType] = field(default_factory=list)
 
     def handler_type(self, name: str) -> Callable[[_F], _F]:
-        """Register the decorated function for handlers of type `name`; a registered one is replaced."""
+        """Register the decorated function for handlers of type `name`; one of the package's own is replaced."""
         return _register(self.types, name)
 
     def command(self, name: str) -> Callable[[_F], _F]:
@@ -94,10 +97,21 @@ def _register(table: dict[str, Any], name: str) -> Callable[[_F], _F]:
         raise InvalidHandlersError(f"{shown(name)} cannot be registered: letters, digits, '_', '.', '-' make a name.")
 
     def add(function: _F) -> _F:
+        there = table.get(name)
+        if there is not None and _place(there) != _place(function) and name not in BUILT_IN:
+            raise InvalidHandlersError(
+                f"{shown(name)} is registered already: {_place(there)}; {_place(function)} would take its place.",
+                remedy="Give one of them another name.",
+            )
         table[name] = function
         return function
 
     return add
+
+
+def _place(function: Any) -> str:
+    """Return where a function is written; one that is registered again after a reload is at the same place."""
+    return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', repr(function))}"
 
 
 def _listed(names: Iterable[str]) -> str:

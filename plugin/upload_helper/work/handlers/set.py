@@ -22,4 +22,4 @@ def run_set(step: Step) -> None:
         elif equals and name:
             step.variables[name.removeprefix("@")] = value
         elif name:
-            skip_command(name)
+            skip_command(name, step)

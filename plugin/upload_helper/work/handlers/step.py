@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ...errors import InvalidHandlersError, shown
+
 if TYPE_CHECKING:
     from ..context import Context
 
@@ -38,5 +40,9 @@ class Step:
     def report(self, progress: float | None = None, step_name: str = "") -> None:
         """Tell how far the handler is, 0 to 1; only ``runprogress`` shows it. Raises Stopped when the run must end."""
         self.context.check()
+        if progress is not None and not isinstance(progress, (int, float)):
+            raise InvalidHandlersError(
+                f"{shown(progress)} is no progress: report(0.5, 'halfway') takes 0 to 1, and a text."
+            )
         if self.shows_progress:
             self.context.report(progress, step_name)
