@@ -317,3 +317,56 @@ class LedgerVersionError(LedgerError):
 
     code = "ledger_version"
     remedy = "Upgrade flask-upload-helper here, or give this version a ledger of its own."
+
+
+# --- Transfers ---
+
+
+class TransferError(Error):
+    """A file could not be sent or fetched. Nothing of it is answered over HTTP unless a host does so."""
+
+    code = "transfer_error"
+    status = 502
+    remedy = "Look whether the server can be reached and what it says of the request."
+    temporary: bool = False
+    """Whether the same transfer may succeed later without anybody doing anything."""
+
+
+class InvalidTransferError(TransferError):
+    """What should become a transfer is not one: an address, a method or a protocol that there is not."""
+
+    code = "invalid_transfer"
+    status = 400
+    remedy = "Correct what is named and start the transfer again."
+
+
+class SourceError(TransferError):
+    """The file to send is not there, may not be read, or is no file."""
+
+    code = "source_error"
+    status = 400
+    remedy = "Look at the file and start the transfer again."
+
+
+class FileChangedError(TransferError):
+    """The file was changed while it was sent; nothing of it was finished on the server."""
+
+    code = "file_changed"
+    status = 409
+    remedy = "Nothing to do: the next attempt begins again with the file as it is then."
+    temporary = True
+
+
+class UploadGoneError(TransferError):
+    """The server does not know the upload any more that was under way."""
+
+    code = "upload_gone"
+    status = 404
+    remedy = "Send the file again; it begins anew."
+
+
+class ProtocolError(TransferError):
+    """The server answers otherwise than the protocol has it."""
+
+    code = "protocol_error"
+    remedy = "Set another protocol, or ask the operator of the server what it speaks."
