@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import ceil
 from types import NoneType
 from typing import Any, ClassVar
@@ -370,3 +371,59 @@ class ProtocolError(TransferError):
 
     code = "protocol_error"
     remedy = "Set another protocol, or ask the operator of the server what it speaks."
+
+
+# --- The line to a server ---
+
+
+class LinkError(TransferError):
+    """The server cannot be reached, or the connection to it broke."""
+
+    code = "link_error"
+    remedy = "Nothing to do: the transfer goes on when the network is there again."
+    temporary = True
+
+
+class StalledError(LinkError):
+    """Not one byte passed for as long as that is allowed."""
+
+    code = "stalled"
+
+
+class CertificateError(TransferError):
+    """The server cannot prove that it is the one that was asked for, or speaks no TLS that is understood."""
+
+    code = "certificate_error"
+    remedy = "Look at the address and the clock of this machine, or name the CA that signed the certificate."
+
+
+class AnswerError(TransferError):
+    """The server answered with a status of 400 and above."""
+
+    code = "answer_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        answered: int,
+        headers: Mapping[str, str] | None = None,
+        text: str = "",
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, answered=answered)
+        self.answered = answered
+        """The status."""
+        self.headers = headers or {}
+        """Of the answer; names in any case."""
+        self.text = text
+        """The beginning of what the server said, without secrets."""
+        self.temporary = (answered >= 500 and answered not in _FOR_GOOD) or answered in _FOR_NOW
+        if retry_after is not None:
+            self.retry_after = max(0, ceil(retry_after))
+
+
+# Not implemented, version not supported, and a network that wants somebody to sign in; then timeout, conflict, locked,
+# too early, too many requests.
+_FOR_GOOD = frozenset({501, 505, 511})
+_FOR_NOW = frozenset({408, 409, 423, 425, 429})
