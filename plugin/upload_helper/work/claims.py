@@ -23,7 +23,7 @@ from sqlalchemy import (
 from ..errors import WorkError
 from ..retry import Backoff
 from .clock import process_name
-from .lanes import conditions_of, has_place, heads, queue_in, queues
+from .lanes import Places, conditions_of, heads, queue_in, queues, take_place
 from .leases import Lease
 from .queue import Queue
 from .rows import dump, read_row
@@ -73,17 +73,17 @@ class Claims(Queue):
 
         Of transfers those with the highest priority go first, and only so many run on this machine at a time.
         """
-        here = {"version": ROW_VERSION, "transfers": transfers, "boot": self.clock.boot}
+        places = Places(transfers, self.clock.boot)
         while True:
             with self.engines.read() as connection:
-                found = heads(connection, mask_of(lost), self.clock.wall(), **here)
+                found = heads(connection, mask_of(lost), self.clock.wall(), ROW_VERSION, places)
             if not found:
                 return None
-            claim = self._take(found[0], lease, transfers)
+            claim = self._take(found[0], lease, places)
             if claim is not None:
                 return claim
 
-    def _take(self, found: Any, lease: float, transfers: int) -> Claim | None:
+    def _take(self, found: Any, lease: float, places: Places) -> Claim | None:
         uid, attempt = found.uid, found.attempt
         end = self.clock.monotonic() + lease
         values = {
@@ -98,8 +98,8 @@ class Claims(Queue):
         with self.engines.write() as connection:
             take = _TAKE
             if found.lane:
-                take = _TAKE.where(has_place(connection, self.clock.boot))
-                values["transfers"] = transfers
+                take = _TAKE.where(take_place(connection, places.boot))
+                values |= vars(places)
             row = connection.execute(take, values).mappings().first()
         if row is None:
             return None

@@ -7,9 +7,11 @@ of its queue in the column `waiting`: its conditions as bits, and above them the
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, func, select, text
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, literal, select, union_all
 
 from ..errors import InvalidTaskError, shown
 from .tables import tasks
@@ -25,6 +27,15 @@ _PLAIN = HIGHEST + 1
 """The lane of priority 0, among which tasks in no lane stand when it is about who goes first."""
 
 c = tasks.c
+
+
+@dataclass(frozen=True)
+class Places:
+    """How many transfers may run on a machine."""
+
+    transfers: int
+    boot: str
+    """Names the machine, see `Clock`."""
 
 
 def lane_of(priority: object) -> int:
@@ -56,39 +67,47 @@ def queues(connection: Connection) -> list[int]:
     return [row.number for row in connection.execute(_QUEUES)]
 
 
-def heads(connection: Connection, lost: int, now: float, **values: Any) -> list[Any]:
+def heads(connection: Connection, lost: int, now: float, version: int, places: Places) -> list[Any]:
     """Return the first in each queue that can run, the first of all in front; `lost` are conditions as bits."""
-    rows = connection.execute(_HEADS, {"lost": lost, "now": now, "width": WIDTH, **values})
-    return sorted(rows, key=lambda row: (row.waiting // WIDTH or _PLAIN, row.next_run, row.id))
+    there = tuple(number for number in queues(connection) if not conditions_of(number) & lost)
+    if there and there[-1] >= WIDTH and not connection.execute(_FREE, vars(places)).scalar():
+        there = tuple(number for number in there if number < WIDTH)
+    rows = connection.execute(_heads(there), {"now": now, "version": version}) if there else ()
+    return sorted(rows, key=lambda row: (row.lane or _PLAIN, row.next_run, row.id))
 
 
-def has_place(connection: Connection, boot: str) -> ColumnElement[bool]:
-    """Return the condition that one more transfer may run here; it holds until the transaction ends."""
+def take_place(connection: Connection, boot: str) -> ColumnElement[bool]:
+    """Return the condition that a transfer may run here, by `Places`; it holds until the transaction ends."""
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(5551203, func.hashtext(boot))))
-    running = tasks.alias("running")
-    count = select(func.count()).where(running.c.state == State.RUNNING, running.c.lane > 0, running.c.boot == boot)
-    return (c.lane == 0) | (count.scalar_subquery() < bindparam("transfers"))
+    return _has_place
 
 
-_STEPS = """
-with recursive queues(number) as (
-    select min(waiting) from upload_helper_tasks where waiting >= 0
-    union all
-    select (select min(waiting) from upload_helper_tasks where waiting > queues.number)
-    from queues where queues.number is not null
+@lru_cache(maxsize=100)
+def _heads(numbers: tuple[int, ...]) -> Select[Any]:
+    # Numbers of queues that stand in the statement, or PostgreSQL would rather sort than take the first of an index.
+    each = [
+        select(
+            select(c.id, c.uid, c.attempt, c.next_run, c.lane)
+            .where(c.waiting == literal(number, literal_execute=True))
+            .where(c.next_run <= bindparam("now"), c.version <= bindparam("version"))
+            .order_by(c.next_run, c.id)
+            .limit(1)
+            .subquery()
+        )
+        for number in numbers
+    ]
+    return union_all(*each)  # type: ignore[return-value]
+
+
+_running = tasks.alias("running")
+_r = _running.c
+_running_here = (
+    select(func.count()).where(_r.state == State.RUNNING, _r.lane > 0, _r.boot == bindparam("boot")).scalar_subquery()
 )
-"""
-_QUEUES = text(f"{_STEPS} select number from queues where number is not null")
-_HEADS = text(
-    f"""{_STEPS}
-    select head.id, head.uid, head.attempt, head.next_run, head.lane, head.waiting
-    from queues join upload_helper_tasks as head on head.id = (
-        select id from upload_helper_tasks
-        where waiting = queues.number and next_run <= :now and version <= :version
-        order by next_run, id limit 1
-    )
-    where queues.number % :width & :lost = 0 and (queues.number < :width or :transfers > (
-        select count(*) from upload_helper_tasks where state = 'RUNNING' and lane > 0 and boot = :boot
-    ))"""
-)
+_has_place: ColumnElement[bool] = bindparam("transfers") > _running_here
+_FREE = select(_has_place)
+_number = select(func.min(c.waiting).label("number")).where(c.waiting >= 0).cte("queues", recursive=True)
+_next = select(func.min(c.waiting)).where(c.waiting > _number.c.number).scalar_subquery()
+_numbers = _number.union_all(select(_next).where(_number.c.number.is_not(None)))
+_QUEUES = select(_numbers.c.number).where(_numbers.c.number.is_not(None))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sqlalchemy import (
-    DDL,
     BigInteger,
     Boolean,
     Column,
@@ -99,7 +98,7 @@ aliases = Table(
 def _add_transfers(connection: Connection) -> None:
     for name in ("lane", "saved", "done", "total", "speed"):
         column = CreateColumn(tasks.c[name]).compile(dialect=connection.dialect)
-        connection.execute(DDL(f"alter table {tasks.name} add column {column}"))
+        connection.execute(text(f"alter table {tasks.name} add column {column}"))
 
 
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_add_transfers,)
