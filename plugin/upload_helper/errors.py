@@ -427,3 +427,64 @@ class AnswerError(TransferError):
 # too early, too many requests.
 _FOR_GOOD = frozenset({501, 505, 511})
 _FOR_NOW = frozenset({408, 409, 423, 425, 429})
+
+
+# --- Files that are fetched ---
+
+
+class TargetError(TransferError):
+    """What is fetched cannot be put where it should go."""
+
+    code = "target_error"
+    status = 400
+    remedy = "Look at the folder and start the transfer again; what is there already is not fetched twice."
+
+
+class TargetExistsError(TargetError):
+    """There is a file under this name already."""
+
+    code = "target_exists"
+    status = 409
+    remedy = "Name another file, or say that it may be overwritten."
+
+
+class TargetBusyError(TargetError):
+    """Another transfer writes the same file."""
+
+    code = "target_busy"
+    status = 423
+    remedy = "Nothing to do: the other transfer makes the file."
+    temporary = True
+    retry_after = 60
+
+
+class TargetFullError(TargetError):
+    """The disk has no room."""
+
+    code = "target_full"
+    status = 507
+    remedy = "Make room; the transfer goes on where it stopped."
+    temporary = True
+    retry_after = 60
+
+
+class ContentError(TransferError):
+    """What the server sends is not the file, or not the part of it that was asked for."""
+
+    code = "content_error"
+    remedy = "Look at what the server sends for this address, or ask its operator."
+
+
+class PageError(ContentError):
+    """A page came instead of the file, such as that by which a network wants somebody to sign in."""
+
+    code = "page_instead"
+    remedy = "Open the address in a browser: the network or the server may want somebody to sign in."
+    temporary = True
+
+
+class DigestMismatchError(ContentError):
+    """The file has not the digest that was promised; it was discarded."""
+
+    code = "digest_mismatch"
+    remedy = "Look whether the digest is that of this file; if so, fetch it again."

@@ -22,6 +22,7 @@ from requests.structures import CaseInsensitiveDict
 from ..errors import (
     AnswerError,
     CertificateError,
+    ContentError,
     InvalidTransferError,
     LinkError,
     StalledError,
@@ -164,6 +165,11 @@ class Line:
         """End whatever goes on, at once and for good; to be called by any thread."""
         self._door.shut()
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether somebody cut the line; then nothing passes any more."""
+        return self._door.is_shut
+
     def turn(self, count: int) -> None:
         """Check, and wait until so many bytes may pass; for each block of a body that is sent."""
         self.check()
@@ -198,15 +204,16 @@ class Line:
             asked = _redirected(asked, response.status, moved(asked.url, location))
         raise TransferError(f"The server redirects more than {MOST_REDIRECTS} times.")
 
-    def blocks(self, response: Response) -> Iterator[bytes]:
+    def blocks(self, response: Response, *, as_is: bool = False) -> Iterator[bytes]:
         """Yield what comes of a body, as soon as it is there, in blocks of at most 1 MiB.
 
         Raises LinkError if it ends before its declared length, TransferError if it is compressed, though nobody asked
-        for that: neither length nor digest nor the offsets of a continued transfer would be those of the file.
+        for that: neither length nor digest nor the offsets of a continued transfer would be those of the file. With
+        `as_is`, that is what the file is.
         """
         encoding = response.headers.get("Content-Encoding", "").strip().lower()
-        if encoding not in ("", "identity"):
-            raise TransferError(
+        if encoding not in ("", "identity") and not as_is:
+            raise ContentError(
                 f"The server sends the file compressed ({shown(encoding)}), which was not asked for.",
                 remedy="Ask the operator of the server to send it as it is, as Accept-Encoding: identity asks.",
             )
