@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
+from ..transfer.figures import printable
 
-def printable(text: str) -> str:
-    """Return a text without what would play with the terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+__all__ = ["printable"]
