@@ -130,9 +130,9 @@ class Slice:
             return b""
         block = self._source.read(self._offset + self._done, count)
         self._done += len(block)
+        self._turn(len(block))
         if self._done == self._length:
             self._source.check()
-        self._turn(len(block))
         self._asked = time.monotonic()
         return block
 
