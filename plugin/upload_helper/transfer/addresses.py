@@ -125,11 +125,21 @@ def may_know(url: str, signed: str) -> bool:
     )
 
 
+def joined(base: str, url: str) -> str:
+    """Return an address that may be relative to another one; raises InvalidTransferError."""
+    try:
+        whole = urljoin(base, url)
+    except ValueError:
+        whole = url
+    check_url(whole)
+    return whole
+
+
 def moved(url: str, location: str) -> str:
     """Return where a redirect leads, without credentials of its own; raises TransferError where it leads nowhere."""
     try:
-        return split_credentials(urljoin(url, location))[0]
-    except (InvalidTransferError, ValueError):
+        return split_credentials(joined(url, location))[0]
+    except InvalidTransferError:
         raise TransferError("The server redirects to something that is no address on the web.") from None
 
 

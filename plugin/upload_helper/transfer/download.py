@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn, TypeVar
-from urllib.parse import urljoin
 
 from ..errors import (
     ContentError,
@@ -22,6 +21,7 @@ from ..errors import (
     shown,
 )
 from ..retry import Backoff
+from .addresses import joined
 from .digests import Digest, promised
 from .names import name_of
 from .part import Note, Part, check_target, source_of
@@ -137,7 +137,7 @@ class _Fetch:
         self._report = report
         self._sleep = sleep
         self._backoff = backoff
-        self._url = urljoin(line.endpoint.url, request.url)
+        self._url = joined(line.endpoint.url, request.url)
         self._part: Part | None = None
         self._first: Response | None = None
         self._answers = 0

@@ -30,7 +30,7 @@ from ..errors import (
     shown,
 )
 from ..version import __version__
-from .addresses import HIDDEN, Endpoint, check_url, may_know, moved, scrubbed
+from .addresses import HIDDEN, Endpoint, joined, may_know, moved, scrubbed
 from .pace import Pace
 from .wire import Adapter, Door
 
@@ -53,6 +53,7 @@ _SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
 _EXCERPT = 200
 _LOOKED_AT = 10_000
 _CHARSET = re.compile(r"""charset\s*=\s*["']?([\w.:-]+)""", re.IGNORECASE)
+_PROXY = re.compile(r"(?:https?|socks[45][ah]?)://[^/?#\s]")
 _COUNT = re.compile(r"[0-9]{1,18}", re.ASCII)
 _ENDED = re.compile(r"EOF|CLOSED|RESET|ZERO_RETURN", re.IGNORECASE)
 
@@ -191,9 +192,7 @@ class Line:
         answer, CertificateError, and TransferError for redirects that lead nowhere. `headers` are those of the
         protocol; what signs requests belongs into the endpoint, whose headers go to no other origin.
         """
-        url = requests.compat.urljoin(self.endpoint.url, url) if url else self.endpoint.url
-        check_url(url)
-        asked = _Asked(method.upper(), url, dict(headers or {}), body)
+        asked = _Asked(method.upper(), joined(self.endpoint.url, url), dict(headers or {}), body)
         for _ in range(MOST_REDIRECTS + 1):
             self.check()
             response = self._ask(asked)
@@ -284,6 +283,8 @@ class Line:
         self.check()
         if self._door.is_shut:
             raise LinkError("The transfer was cut off here.") from None
+        if isinstance(error, requests.exceptions.InvalidSchema):
+            raise InvalidTransferError("This proxy needs more: pip install requests[socks].") from None
         chain = list(_chain(error))
         if any(isinstance(e, ssl.SSLCertVerificationError) for e in chain):
             text = next(e.verify_message for e in chain if isinstance(e, ssl.SSLCertVerificationError))
@@ -309,21 +310,25 @@ def seconds_of(text: str, now: datetime | None = None) -> float | None:
     return min(MOST_WAIT, max(0.0, (moment - (now or datetime.now(UTC))).total_seconds()))
 
 
+class _Session(requests.Session):
+    """Leaves redirects alone: looked at there, they would be read to their end, whatever they are."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002
+        return None
+
+
 def _session(door: Door, ca: str, proxy: str) -> requests.Session:
     if ca and not Path(ca).exists():
         raise InvalidTransferError(f"There are no certificates at {shown(ca)}.")
-    session = requests.Session()
+    session = _Session()
     session.headers.clear()
     if proxy == DIRECT:
         session.trust_env = False
     elif proxy:
-        try:
-            session.proxies = {"http": proxy, "https": proxy}
-            good = requests.compat.urlparse(proxy).hostname
-        except ValueError:
-            good = None
-        if not good:
-            raise InvalidTransferError(f"{shown(scrubbed(proxy))} is no address of a proxy.")
+        if not _PROXY.match(proxy):
+            # It may hold a password, so it is not shown.
+            raise InvalidTransferError("The proxy is no address: it begins with http://, https:// or socks5h://.")
+        session.proxies = {"http": proxy, "https": proxy}
         session.trust_env = False
     for scheme in ("http://", "https://"):
         session.mount(scheme, Adapter(door))
