@@ -13,7 +13,7 @@ ERRORS = {
     "BodyCutError", "BodyStalledError", "ChecksumMismatchError", "ChunkConflictError", "Error", "FinishedError",
     "ForbiddenError", "HandlerError", "HttpHandlerError", "IncompleteError", "InvalidHandlersError",
     "InvalidRequestError", "InvalidTaskError", "LedgerBusyError", "LedgerError", "LedgerVersionError",
-    "LengthMismatchError", "LengthRequiredError", "MethodNotAllowedError", "NotAvailableError", "NotFoundError",
+    "LengthMismatchError", "LengthRequiredError", "MethodNotAllowedError", "NotFoundError",
     "OffsetMismatchError", "SqlHandlerError", "StorageError", "StorageFullError", "SupersededError", "TooLargeError",
     "TooManyUploadsError", "UnknownNameError", "UnknownTaskError", "UnsupportedTypeError", "UnsupportedVersionError",
     "WorkError",

@@ -262,14 +262,6 @@ class SqlHandlerError(HandlerError):
     remedy = "Correct the statement or its parameters, or look at the database."
 
 
-class NotAvailableError(HandlerError):
-    """A command of the other platform that is not to be had here."""
-
-    code = "not_available"
-    status = 501
-    remedy = "Leave the command out."
-
-
 # --- Background work ---
 
 

@@ -61,6 +61,8 @@ class PutBack:
     """Seconds from now on; without any, the task keeps its place."""
     failed: bool | None = None
     """Whether the attempt failed; None if it came to no end, and does not count."""
+    failures: int | None = None
+    """How often it has failed in a row by now; None for once more than before."""
     result: str = ""
     error: str = ""
 
@@ -68,12 +70,15 @@ class PutBack:
 class Claims(Queue):
     """What workers do with the tables. Every method is one transaction, and raises LedgerError."""
 
-    def claim(self, lost: frozenset[Condition], lease: float, transfers: int = 1) -> Claim | None:
+    def claim(
+        self, lost: frozenset[Condition], lease: float, transfers: int = 1, *, others: bool = True
+    ) -> Claim | None:
         """Take the task that is due for the longest time, of those that need no condition that is lost.
 
-        Of transfers those with the highest priority go first, and only so many run on this machine at a time.
+        Of transfers those with the highest priority go first, and only so many run on this machine at a time; without
+        `others` none but them are taken.
         """
-        places = Places(transfers, self.clock.boot)
+        places = Places(transfers, self.clock.boot, others)
         while True:
             with self.engines.read() as connection:
                 found = heads(connection, mask_of(lost), self.clock.wall(), ROW_VERSION, places)
@@ -98,8 +103,8 @@ class Claims(Queue):
         with self.engines.write() as connection:
             take = _TAKE
             if found.lane:
-                take = _TAKE.where(take_place(connection, places.boot))
-                values |= vars(places)
+                take = _TAKE.where(take_place(connection, places))
+                values |= places.values()
             row = connection.execute(take, values).mappings().first()
         if row is None:
             return None
@@ -150,7 +155,7 @@ class Claims(Queue):
         due: Any = now + how.delay if how.delay else case((c.next_run > now, now), else_=c.next_run)
         values = {**_wait(how.state, mask_of(conditions), now), "next_run": due, "progress": None, "step_name": ""}
         if how.failed is not None:
-            failures = c.failures + 1 if how.failed else 0
+            failures = (how.failures or c.failures + 1) if how.failed else 0
             values |= {"failures": failures, "losses": 0, "result": clean(how.result), "error": clean(how.error)}
         with self.engines.write() as connection:
             return self._give_up(connection, _held(uid, attempt), values, how.error)

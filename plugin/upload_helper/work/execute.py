@@ -36,6 +36,14 @@ class Result(Protocol):
     def retry_after(self) -> float | None:
         """Seconds that a server asked to be left alone for, or None."""
 
+    @property
+    def final(self) -> bool:
+        """Whether a task that is retried would fail again, and ends."""
+
+    @property
+    def moved(self) -> bool:
+        """Whether it came so far that earlier failures say nothing any more."""
+
 
 Kind = Callable[[Context], Result]
 """Runs tasks of one kind; raises nothing but Stopped where it can help it."""
@@ -49,6 +57,8 @@ class Failure:
     result: str = ""
     failed: bool = True
     retry_after: float | None = None
+    final: bool = False
+    moved: bool = False
 
 
 def run_array(context: Context) -> Result:
@@ -112,7 +122,8 @@ def _again(task: Task, outcome: Result, backoff: Backoff) -> PutBack | None:
     """Return how the task comes back after this run, or None if it ended."""
     if task.period is not None:
         return PutBack(delay=task.period, failed=outcome.failed, result=outcome.result, error=outcome.error)
-    if outcome.failed and task.retry:
-        delay = backoff.delay(task.failures + 1, outcome.retry_after)
-        return PutBack(delay=delay, failed=True, result=outcome.result, error=outcome.error)
+    if outcome.failed and task.retry and not outcome.final:
+        failures = 1 if outcome.moved else task.failures + 1
+        delay = backoff.delay(failures, outcome.retry_after)
+        return PutBack(delay=delay, failed=True, failures=failures, result=outcome.result, error=outcome.error)
     return None

@@ -36,6 +36,12 @@ class Places:
     transfers: int
     boot: str
     """Names the machine, see `Clock`."""
+    others: bool = True
+    """Whether tasks may run that are no transfers."""
+
+    def values(self) -> dict[str, Any]:
+        """Return the parameters of `take_place`."""
+        return {"places_": self.transfers, "here_": self.boot}
 
 
 def lane_of(priority: object) -> int:
@@ -69,17 +75,18 @@ def queues(connection: Connection) -> list[int]:
 
 def heads(connection: Connection, lost: int, now: float, version: int, places: Places) -> list[Any]:
     """Return the first in each queue that can run, the first of all in front; `lost` are conditions as bits."""
-    there = tuple(number for number in queues(connection) if not conditions_of(number) & lost)
-    if there and there[-1] >= WIDTH and not connection.execute(_FREE, vars(places)).scalar():
+    least = 0 if places.others else WIDTH
+    there = tuple(number for number in queues(connection) if number >= least and not conditions_of(number) & lost)
+    if there and there[-1] >= WIDTH and not connection.execute(_FREE, places.values()).scalar():
         there = tuple(number for number in there if number < WIDTH)
     rows = connection.execute(_heads(there), {"now": now, "version": version}) if there else ()
     return sorted(rows, key=lambda row: (row.lane or _PLAIN, row.next_run, row.id))
 
 
-def take_place(connection: Connection, boot: str) -> ColumnElement[bool]:
-    """Return the condition that a transfer may run here, by `Places`; it holds until the transaction ends."""
+def take_place(connection: Connection, places: Places) -> ColumnElement[bool]:
+    """Return the condition that a transfer may run here; it holds until the transaction ends. See `Places.values`."""
     if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(5551203, func.hashtext(boot))))
+        connection.execute(select(func.pg_advisory_xact_lock(5551203, func.hashtext(places.boot))))
     return _has_place
 
 
@@ -103,9 +110,9 @@ def _heads(numbers: tuple[int, ...]) -> Select[Any]:
 _running = tasks.alias("running")
 _r = _running.c
 _running_here = (
-    select(func.count()).where(_r.state == State.RUNNING, _r.lane > 0, _r.boot == bindparam("boot")).scalar_subquery()
+    select(func.count()).where(_r.state == State.RUNNING, _r.lane > 0, _r.boot == bindparam("here_")).scalar_subquery()
 )
-_has_place: ColumnElement[bool] = bindparam("transfers") > _running_here
+_has_place: ColumnElement[bool] = bindparam("places_") > _running_here
 _FREE = select(_has_place)
 _number = select(func.min(c.waiting).label("number")).where(c.waiting >= 0).cte("queues", recursive=True)
 _next = select(func.min(c.waiting)).where(c.waiting > _number.c.number).scalar_subquery()

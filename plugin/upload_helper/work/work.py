@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import InvalidTaskError, shown
 from ..retry import Backoff
+from ..transfer.pace import Pace
 from .aliases import Alias
 from .clock import Clock
 from .execute import Kind, run_array
-from .handlers.arrays import parse_handlers
+from .handlers.arrays import Handlers, parse_handlers
 from .handlers.defaults import default_registry
+from .lanes import check_transfers
 from .ledger import Ledger
 from .names import DATABASE
 from .runner import Runner
@@ -33,8 +35,11 @@ from .task import (
     Task,
     parse_conditions,
 )
+from .transfers import parse_request, run_transfer
 
 if TYPE_CHECKING:
+    from ..transfer.orders import Kind as TransferKind
+    from ..transfer.progress import Sink
     from .conditions import Conditions
 
 KEEP_SECONDS = 7 * 86400.0
@@ -49,7 +54,9 @@ class Work:
 
     `conditions` says whether conditions hold on this machine; `modules` are those whose public functions ``python``
     handlers may name, beside what is registered with the decorators below; `backoff` is how long failed tasks wait, and
-    `keep` for how many seconds ended ones are kept. Every method that touches the ledger raises LedgerError.
+    `keep` for how many seconds ended ones are kept. One or two `transfers` run at a time on a machine, in this process
+    no faster than `limit` (bytes/s, or a table by hour, see `Pace`); `sinks` make what shows the progress of each.
+    Every method that touches the ledger raises LedgerError.
     """
 
     def __init__(
@@ -60,15 +67,23 @@ class Work:
         modules: Iterable[ModuleType] = (),
         backoff: Backoff | None = None,
         keep: float = KEEP_SECONDS,
+        transfers: int = 1,
+        limit: float | str = 0,
+        sinks: Iterable[Callable[[], Sink]] = (),
         clock: Clock | None = None,
     ) -> None:
         self.ledger = Ledger(ledger, clock=clock)
         self.registry = default_registry(modules)
         """The types, functions and commands that handlers may name."""
-        self.kinds: dict[str, Kind] = {"handlers": run_array}
+        self.kinds: dict[str, Kind] = {"handlers": run_array, "upload": run_transfer, "download": run_transfer}
         """What runs tasks, by their kind."""
         self.backoff = backoff or Backoff()
         self.keep = keep
+        self.transfers = check_transfers(transfers)
+        """How many transfers run at a time on this machine."""
+        self.pace = Pace(limit)
+        """What limits the speed of all transfers of this process; may be replaced before they begin."""
+        self.sinks = tuple(sinks)
         self.database = ""
         """Path of the SQLite database that ``sql`` handlers work on; see `connect_database`."""
         self._conditions = conditions
@@ -126,6 +141,49 @@ class Work:
             raise InvalidTaskError("Periodic work is not retried: it runs again when its time has come.")
         task = self._task(handlers, post_execute, conditions, variables, tag=tag, title=title, body=body)
         return self._start(_with(task, period=_seconds(period)), if_exists)
+
+    def start_upload(
+        self,
+        request: Mapping[str, Any],
+        tag: str = "",
+        title: str = "",
+        body: str = "",
+        *,
+        retry: bool = True,
+        conditions: str | Iterable[str] = "",
+        if_exists: str | Existing = Existing.APPEND,
+        variables: Mapping[str, Any] | None = None,
+        uid: str = "",
+    ) -> str:
+        """Put a file into the ledger that is to be sent, and return the task's uid.
+
+        `request` has ``url`` (or ``#alias/path``), ``file``, and perhaps ``method``, ``auth``, ``basic``, ``headers``,
+        ``postExecute``, ``protocol``, ``priority`` and more, see docs/transfers.md. What the server has by then is not
+        sent again, whatever ends in between. Raises InvalidTransferError; otherwise as `start_work`.
+        """
+        task = self._transfer("upload", request, conditions, variables, tag=tag, title=title, body=body)
+        return self._start(_with(task, retry=bool(retry), uid=_own_uid(uid) if uid else task.uid), if_exists)
+
+    def start_download(
+        self,
+        request: Mapping[str, Any],
+        tag: str = "",
+        title: str = "",
+        body: str = "",
+        *,
+        retry: bool = True,
+        conditions: str | Iterable[str] = "",
+        if_exists: str | Existing = Existing.APPEND,
+        variables: Mapping[str, Any] | None = None,
+        uid: str = "",
+    ) -> str:
+        """Put a file into the ledger that is to be fetched, and return the task's uid.
+
+        `request` has ``url``, and perhaps ``file``, ``digest``, ``overwrite`` and others as those of `start_upload`. A
+        file that is named and there is replaced, once the new one is whole, unless ``overwrite`` is False.
+        """
+        task = self._transfer("download", request, conditions, variables, tag=tag, title=title, body=body)
+        return self._start(_with(task, retry=bool(retry), uid=_own_uid(uid) if uid else task.uid), if_exists)
 
     def stop_work(self, tag: str) -> int:
         """Cancel what carries the tag, waiting or running; return how many tasks that are."""
@@ -254,6 +312,28 @@ class Work:
         array, after = parse_handlers(handlers), parse_handlers(post_execute)
         if not array and not after:
             raise InvalidTaskError("There is nothing to do: the array of handlers is empty.")
+        return self._new(array, after, conditions, variables, texts)
+
+    def _transfer(
+        self,
+        kind: TransferKind,
+        request: object,
+        conditions: str | Iterable[str],
+        variables: Mapping[str, Any] | None,
+        **texts: str,
+    ) -> Task:
+        kept, after, lane = parse_request(kind, request)
+        task = self._new((kept,), parse_handlers(after), conditions, variables, texts)
+        return _with(task, kind=kind, lane=lane)
+
+    def _new(
+        self,
+        array: Handlers,
+        after: Handlers,
+        conditions: str | Iterable[str],
+        variables: Mapping[str, Any] | None,
+        texts: Mapping[str, str],
+    ) -> Task:
         now = self.ledger.clock.wall()
         return Task(
             uid=secrets.token_hex(16),

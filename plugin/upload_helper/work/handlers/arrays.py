@@ -53,6 +53,8 @@ class Outcome:
     """Whether any handler failed."""
     retry_after: int | None = None
     """Seconds that a server asked to be left alone for; None if it did not say."""
+    final: bool = False
+    moved: bool = False
 
 
 def parse_handlers(value: object, depth: int = 0) -> Handlers:
