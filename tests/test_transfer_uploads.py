@@ -240,6 +240,12 @@ class TestBreaks:
         assert list(finished(line).values()) == [DATA]
         assert len(sending.slept) == 1
 
+    def test_a_line_that_was_cut_here_is_not_tried_again(self, sending, protocol):
+        sending.line.fault = Nth(carrying(protocol), 3, "cut", 0, then=lambda: setattr(sending.line, "is_cut", True))
+        with pytest.raises(LinkError):
+            sending.run()
+        assert sending.slept == []
+
 
 class TestGone:
     def test_an_upload_that_the_server_deleted_begins_anew_and_says_so(self, sending, protocol):
@@ -389,6 +395,9 @@ class TestSizes:
 
 
 TUS = {"Tus-Resumable": "1.0.0"}
+MISSING = (
+    b'{"uploadUid":"a","fileName":"","totalSize":1,"chunkCount":1,"state":"open","receivedBytes":0,"missing":[[5,500]]}'
+)
 CREATED = (201, {**TUS, "Location": "/files/1"})
 
 
@@ -414,8 +423,7 @@ class TestLiars:
             ("chunks", [(200, {}, b"<html>")]),
             ("chunks", [(404, {}), (200, {}, b"{}")]),
             ("chunks", [(404, {}), (200, {}, b'{"uploadUid": 5}')]),
-            ("chunks", [(200, {}, b'{"uploadUid":"a","fileName":"","totalSize":1,"chunkCount":1,"state":"open",'
-                                  b'"receivedBytes":0,"missing":[[5,500]]}'), *[(200, {}, b'{"uploadUid":"a"}')] * 9]),
+            ("chunks", [(200, {}, MISSING), *[(200, {}, b'{"uploadUid":"a"}')] * 9]),
         ],
     )  # fmt: skip
     def test_a_lie_ends_it(self, file, protocol, answers):

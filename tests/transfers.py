@@ -32,6 +32,8 @@ class HostLine:
     answers it in place of the server.
     """
 
+    is_cut = False
+
     def __init__(self, client: Any, fault: Fault = fine) -> None:
         self.client = client
         self.fault = fault
@@ -77,6 +79,8 @@ class HostLine:
 
 class ScriptedLine:
     """A line to a server that answers as it is told: a status, headers and a body for each request in turn."""
+
+    is_cut = False
 
     def __init__(self, *answers: Any) -> None:
         self._answers: Iterator[Any] = iter(answers)

@@ -30,8 +30,8 @@ _SENDERS: dict[str, Callable[[Job], Sent]] = {
     "raw": plain.send_raw,
 }
 _CANCELS = {"tus": tus.CANCEL, "rufh": rufh.CANCEL, "chunks": chunks.CANCEL}
-# Another offset than was thought, held by a connection that is dead, bytes that were corrupted on their way.
-_ASK_AGAIN = frozenset({409, 423, 460})
+# Bytes that were corrupted on their way, as tus and our blueprint say it.
+_CORRUPTED = frozenset({460, 422})
 
 
 def send(
@@ -91,7 +91,7 @@ def _persist(job: Job, sleep: Callable[[float], None]) -> Sent:
             job.source.check()
             return _SENDERS[discover(job)](job)
         except TransferError as error:
-            if not _passes(job, error):
+            if job.line.is_cut or not _passes(job, error):
                 raise
             failures = 1 if job.acknowledged > reached else failures + 1
             reached = job.acknowledged
@@ -104,8 +104,7 @@ def _persist(job: Job, sleep: Callable[[float], None]) -> Sent:
 def _passes(job: Job, error: TransferError) -> bool:
     if isinstance(error, (UploadGoneError, FileChangedError)):
         return False
-    status = answered(error)
-    return error.temporary or status in _ASK_AGAIN or (status == 422 and job.request.checksums)
+    return error.temporary or (job.request.checksums and answered(error) in _CORRUPTED)
 
 
 def _drop(job: Job) -> None:
