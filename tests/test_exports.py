@@ -10,12 +10,15 @@ import upload_helper as uh
 from upload_helper import errors
 
 ERRORS = {
-    "BodyCutError", "BodyStalledError", "ChecksumMismatchError", "ChunkConflictError", "Error", "FinishedError",
+    "AnswerError", "BodyCutError", "BodyStalledError", "CertificateError", "ChecksumMismatchError",
+    "ChunkConflictError", "ContentError", "DigestMismatchError", "Error", "FileChangedError", "FinishedError",
     "ForbiddenError", "HandlerError", "HttpHandlerError", "IncompleteError", "InvalidHandlersError",
-    "InvalidRequestError", "InvalidTaskError", "LedgerBusyError", "LedgerError", "LedgerVersionError",
-    "LengthMismatchError", "LengthRequiredError", "MethodNotAllowedError", "NotFoundError",
-    "OffsetMismatchError", "SqlHandlerError", "StorageError", "StorageFullError", "SupersededError", "TooLargeError",
-    "TooManyUploadsError", "UnknownNameError", "UnknownTaskError", "UnsupportedTypeError", "UnsupportedVersionError",
+    "InvalidRequestError", "InvalidTaskError", "InvalidTransferError", "LedgerBusyError", "LedgerError",
+    "LedgerVersionError", "LengthMismatchError", "LengthRequiredError", "LinkError", "MethodNotAllowedError",
+    "NotFoundError", "OffsetMismatchError", "PageError", "ProtocolError", "SourceError", "SqlHandlerError",
+    "StalledError", "StorageError", "StorageFullError", "SupersededError", "TargetBusyError", "TargetError",
+    "TargetExistsError", "TargetFullError", "TooLargeError", "TooManyUploadsError", "TransferError",
+    "UnknownNameError", "UnknownTaskError", "UnsupportedTypeError", "UnsupportedVersionError", "UploadGoneError",
     "WorkError",
 }  # fmt: skip
 EXPORTED = ERRORS | {
