@@ -56,6 +56,13 @@ def test_every_block_is_announced_before_it_goes(path):
         assert sum(seen) == 500_000
 
 
+def test_blocks_are_no_larger_than_a_limit_of_the_moment(path):
+    limits = iter([10, 1000, 100])
+    with Source(path) as source:
+        body = source.slice(0, 500_000, most=lambda size: next(limits))
+        assert [len(body.read()) for _ in range(3)] == [10, 1000, 100]
+
+
 def test_what_the_announcement_raises_ends_the_reading(path):
     def turn(count: int) -> None:
         raise KeyboardInterrupt
@@ -153,6 +160,11 @@ def test_what_is_no_file_is_refused(tmp_path, path):
         with pytest.raises(SourceError, match=words) as caught:
             Source(tmp_path / name)
         assert not caught.value.temporary
+
+
+def test_an_error_names_the_file_however_deep_it_lies(tmp_path):
+    with pytest.raises(SourceError, match=r"survey\.gpkg"):
+        Source(tmp_path / ("folder/" * 100) / "survey.gpkg")
 
 
 def test_a_file_that_may_not_be_read_is_refused(path, monkeypatch):

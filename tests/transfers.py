@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from requests.structures import CaseInsensitiveDict
 
 from upload_helper.errors import AnswerError, LinkError
+from upload_helper.transfer.pace import Pace
 from upload_helper.transfer.upload import Sent, UploadRequest, send
 from upload_helper.transfer.web import Response
 
@@ -33,6 +34,7 @@ class HostLine:
     """
 
     is_cut = False
+    pace = Pace()
 
     def __init__(self, client: Any, fault: Fault = fine) -> None:
         self.client = client
@@ -81,6 +83,7 @@ class ScriptedLine:
     """A line to a server that answers as it is told: a status, headers and a body for each request in turn."""
 
     is_cut = False
+    pace = Pace()
 
     def __init__(self, *answers: Any) -> None:
         self._answers: Iterator[Any] = iter(answers)

@@ -1,4 +1,4 @@
-"""What a server speaks: asked once, and kept with what goes on."""
+"""What a server speaks: asked once, and kept where a file can go on."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from ..errors import Error, TransferError
 from ..protocols.chunked import ChunkOffer
 from ..protocols.rufh import PARTIAL, Limits
 from ..protocols.tus import VERSION, Abilities
-from .uploads.job import Job, answered
+from .uploads.job import PLAIN, Job, answered
 
 # A gateway that can't reach its server says nothing of what that one speaks; these do, in their way.
 _SAYS_NOTHING = frozenset({500, 501})
 
 
 def discover(job: Job) -> str:
-    """Return the protocol to send a file by, and keep it; raises TransferError where the server can't be reached.
+    """Return the protocol to send a file by; raises TransferError where the server can't be reached.
 
     What keeps the bytes of a request that was cut is preferred: tus, then Resumable Uploads for HTTP. A server that
     speaks neither of them nor the chunk protocol gets one plain request: a body by PUT, a form by any other method.
@@ -25,7 +25,8 @@ def discover(job: Job) -> str:
         protocol = "raw"
     if not protocol:
         protocol = _ask(job)
-    if protocol != job.state.get("protocol"):
+    if protocol != job.state.get("protocol") and protocol not in PLAIN:
+        # A plain request leaves nothing to go on with, and another time the server may say more.
         job.keep(protocol=protocol)
     return protocol
 

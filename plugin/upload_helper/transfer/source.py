@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from ..errors import FileChangedError, SourceError, shown
+from ..errors import FileChangedError, SourceError
 
 LARGEST_BLOCK = 1 << 20
 """Bytes that are read at once on a fast link."""
@@ -21,6 +21,8 @@ _FIRST_BLOCK = 64 << 10
 _FAST_SECONDS, _SLOW_SECONDS = 0.05, 0.5
 # The clock of file systems ticks; what is written twice within a tick has the same time.
 _TICK_SECONDS = 0.02
+# Letters of a path that are shown: of a longer one the end, where the file's name is.
+_LONGEST_PATH = 300
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Source:
         with _words_for(self.path):
             now = _fingerprint(self.path.stat())
         if now != self.fingerprint:
-            raise FileChangedError(f"The file {shown(str(self.path))} {_difference(self.fingerprint, now)}.")
+            raise FileChangedError(f"The file {_named(self.path)} {_difference(self.fingerprint, now)}.")
 
     def read(self, offset: int, length: int) -> bytes:
         """Return bytes of the file; raises FileChangedError if it ends before."""
@@ -85,12 +87,21 @@ class Source:
             )
         if not block and length:
             self.check()
-            raise FileChangedError(f"The file {shown(str(self.path))} ends at {offset} of its {self.size} bytes.")
+            raise FileChangedError(f"The file {_named(self.path)} ends at {offset} of its {self.size} bytes.")
         return block
 
-    def slice(self, offset: int, length: int, turn: Callable[[int], None] = lambda _count: None) -> Slice:
-        """Return a part of the file to be sent as a body; `turn` is called with the size of each block before it."""
-        return Slice(self, offset, length, turn)
+    def slice(
+        self,
+        offset: int,
+        length: int,
+        turn: Callable[[int], None] = lambda _count: None,
+        most: Callable[[int], int] = lambda size: size,
+    ) -> Slice:
+        """Return a part of the file to be sent as a body.
+
+        `turn` is called with the size of each block before it goes; `most` lowers the size that the next one may have.
+        """
+        return Slice(self, offset, length, turn, most)
 
     def _seek_and_read(self, offset: int, length: int) -> bytes:
         os.lseek(self._file, offset, os.SEEK_SET)
@@ -103,11 +114,14 @@ class Slice:
     Its last block is handed out only after the file was looked at: a body of a file that has changed never ends well.
     """
 
-    def __init__(self, source: Source, offset: int, length: int, turn: Callable[[int], None]) -> None:
+    def __init__(
+        self, source: Source, offset: int, length: int, turn: Callable[[int], None], most: Callable[[int], int]
+    ) -> None:
         self._source = source
         self._offset = offset
         self._length = length
         self._turn = turn
+        self._most = most
         self._done = 0
         self._block = _FIRST_BLOCK
         self._asked = 0.0
@@ -125,7 +139,7 @@ class Slice:
     def read(self, size: int = -1) -> bytes:
         """Return the next bytes, at most `size` of them, b"" at the end."""
         self._fit_block()
-        count = min(self._length - self._done, self._block, size if size >= 0 else self._block)
+        count = min(self._length - self._done, self._most(self._block), size if size >= 0 else self._block)
         if count <= 0:
             return b""
         block = self._source.read(self._offset + self._done, count)
@@ -160,9 +174,9 @@ def _fingerprint(status: os.stat_result) -> Fingerprint:
 
 def _check_kind(path: Path, status: os.stat_result) -> None:
     if stat.S_ISDIR(status.st_mode):
-        raise SourceError(f"{shown(str(path))} is a folder.", remedy="Send the files in it, or pack it into one file.")
+        raise SourceError(f"{_named(path)} is a folder.", remedy="Send the files in it, or pack it into one file.")
     if not stat.S_ISREG(status.st_mode):
-        raise SourceError(f"{shown(str(path))} is no regular file, so nobody knows its size.")
+        raise SourceError(f"{_named(path)} is no regular file, so nobody knows its size.")
 
 
 def _difference(then: Fingerprint, now: Fingerprint) -> str:
@@ -176,11 +190,16 @@ def _words_for(path: Path) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
-        raise SourceError(f"There is no file {shown(str(path))}.") from None
+        raise SourceError(f"There is no file {_named(path)}.") from None
     except PermissionError:
-        raise SourceError(f"The file {shown(str(path))} may not be read.") from None
+        raise SourceError(f"The file {_named(path)} may not be read.") from None
     except (OSError, ValueError) as error:
-        raise SourceError(f"The file {shown(str(path))} cannot be read: {_reason(error)}.") from None
+        raise SourceError(f"The file {_named(path)} cannot be read: {_reason(error)}.") from None
+
+
+def _named(path: Path) -> str:
+    text = str(path)
+    return repr(text if len(text) <= _LONGEST_PATH else f"…{text[-_LONGEST_PATH:]}")
 
 
 def _reason(error: OSError | ValueError) -> str:

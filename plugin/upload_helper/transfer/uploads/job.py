@@ -17,8 +17,9 @@ from ..source import Fingerprint, Slice, Source
 from ..web import Line, Response
 from .pieces import Pieces
 
-PROTOCOLS = ("tus", "rufh", "chunks", "multipart", "raw")
-"""How a file can be sent; the first three go on after a break."""
+PLAIN = ("multipart", "raw")
+PROTOCOLS = ("tus", "rufh", "chunks", *PLAIN)
+"""How a file can be sent; all but plain requests go on after a break."""
 METHODS = ("", "POST", "PUT", "PATCH")
 DIGEST = "sha256"
 
@@ -139,7 +140,7 @@ class Job:
             self.line.turn(count)
             position += count
 
-        return self.source.slice(offset, length, turn)
+        return self.source.slice(offset, length, turn, self.line.pace.block)
 
     def digest(self, offset: int, length: int) -> str:
         """Return the checksum of a part of the file as ``<algorithm>:<hex>``; '' where none is wanted."""
