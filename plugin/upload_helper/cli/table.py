@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import LedgerError
+from ..transfer.figures import amounts_text, size_text, span_text, speed_text
 from .text import printable
 
 if TYPE_CHECKING:
@@ -70,16 +71,28 @@ def table_of(tasks: Sequence[Task], now: float | None = None) -> Table:
     for task in tasks:
         state = Text(task.state.value, style=_COLORS.get(task.state.value, ""))
         cells = (task.uid[:8], task.tag, task.title)
-        note = task.step_name if task.state.value == "RUNNING" else task.error
         table.add_row(
             *(Text(printable(cell)) for cell in cells),
             state,
             Text(_bar(task.progress)),
             Text(str(task.attempt)),
             Text(_next(task, now)),
-            Text(printable(note)),
+            Text(printable(_note(task))),
         )
     return table
+
+
+def _note(task: Task) -> str:
+    """Return what a task does, how far a transfer is, and what was wrong."""
+    is_running = task.state.value == "RUNNING"
+    parts = [task.step_name if is_running else task.error]
+    if task.done is not None and not (task.state.ended and task.error):
+        amounts = amounts_text(task.done, task.total) if task.done != task.total else size_text(task.done)
+        parts.insert(0, amounts)
+    if is_running and task.speed is not None and task.done is not None:
+        left = span_text((task.total - task.done) / task.speed) if task.total is not None and task.speed else ""
+        parts[1:1] = [speed_text(task.speed), f"{left} left" if left else ""]
+    return ", ".join(part for part in parts if part)
 
 
 def _bar(progress: float | None) -> str:

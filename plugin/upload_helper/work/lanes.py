@@ -51,6 +51,11 @@ def lane_of(priority: object) -> int:
     return _PLAIN - priority
 
 
+def priority_of(lane: int) -> int | None:
+    """Return the priority of a lane; None for tasks that are no transfers."""
+    return _PLAIN - lane if lane else None
+
+
 def check_transfers(count: object) -> int:
     """Return how many transfers run at a time; raises InvalidTaskError for what is neither one nor two."""
     if isinstance(count, bool) or count not in range(1, MOST_TRANSFERS + 1):

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidTaskError, shown
+from ..folders import data_folder
 
 if TYPE_CHECKING:
     from .work import Work
 
 VARIABLE = "UPLOAD_HELPER_LEDGER"
 """Environment variable that names the ledger, by path or URL."""
-APP = "upload-helper"
 
 
 def default_ledger() -> str:
     """Return what the variable names, or the path of a file in this user's folder for data."""
-    return os.environ.get(VARIABLE) or str(_data_folder() / APP / "work.db")
+    return os.environ.get(VARIABLE) or str(data_folder() / "work.db")
 
 
 def is_url(ledger: str) -> bool:
@@ -70,11 +70,3 @@ def _found(app: str, kind: type[Work]) -> Work:
     if not isinstance(found, kind):
         raise InvalidTaskError(f"{shown(app)} is no Work.", remedy="Write it as package.module:name.")
     return found
-
-
-def _data_folder() -> Path:
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support"
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
