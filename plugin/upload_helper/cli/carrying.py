@@ -118,7 +118,7 @@ class Foreground:
                     failures = 1 if meter.progress.done > reached >= 0 else failures + 1
                     reached = max(reached, meter.progress.done)
                     if failures == self._manner.tries or code_of(error) != LATER:
-                        meter.end(f"{error} {error.remedy}")
+                        meter.end(_text_of(error))
                         self._told = error
                         raise
                     delay = BACKOFF.delay(failures, error.retry_after)
@@ -155,7 +155,7 @@ class Foreground:
             text = {"event": "error", "error": str(error), "code": error.code, "exit": code_of(error)}
             click.echo(json.dumps(text, ensure_ascii=False))
         if self._told is not error or self._manner.quiet or self._manner.as_json:
-            click.echo(printable(f"Error: {error} {error.remedy}".strip()), err=True)
+            click.echo(printable(f"Error: {_text_of(error)}"), err=True)
 
     def _say(self, text: str) -> None:
         if not self._manner.quiet:
@@ -164,6 +164,12 @@ class Foreground:
 
 def _given(request: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in request.items() if value not in (None, "", {})}
+
+
+def _text_of(error: Error) -> str:
+    """Return what was wrong and what to do; nobody but who gave the command tries again."""
+    again = code_of(error) == LATER
+    return f"{error} {'The same command tries again.' if again else error.remedy}".strip()
 
 
 def _interrupted(kind: Kind, state: Mapping[str, Any]) -> str:
@@ -194,8 +200,8 @@ def _kept(order: Order, state: dict[str, Any]) -> Iterator[Any]:
             state.update(json.loads(path.read_text(encoding="utf-8")))
         yield lambda new: _write(path, state, new)
         path.unlink(missing_ok=True)
-        Path(lock.lock_file).unlink(missing_ok=True)
     finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote, urlsplit
 
+from ..errors import InvalidRequestError
 from ..protocols.disposition import file_name
 from ..upload import FALLBACK_NAME, display_name
 
@@ -28,11 +29,20 @@ def safe_name(raw: str) -> str:
 
     Without folders in either notation, hidden by no dot, of characters that every file system takes, and short.
     """
-    last = re.split(r"[/\\]", raw[-1000:])[-1]
-    shown_as = display_name(last.encode(errors="replace").decode()[:400]) if last.strip(". ") else ""
-    name = _NOT_EVERYWHERE.sub("_", "" if shown_as == FALLBACK_NAME != last else shown_as).lstrip(". ")
+    last = _shortened(re.split(r"[/\\]", raw.encode(errors="replace").decode())[-1])
+    try:
+        clean = display_name(last)
+    except InvalidRequestError:
+        return ""
+    if clean == FALLBACK_NAME != last:
+        return ""
+    return _shortened(_NOT_EVERYWHERE.sub("_", clean).lstrip(". ")).rstrip(". ")
+
+
+def _shortened(name: str) -> str:
+    """Return a name of at most MOST_BYTES bytes, with the extension that it had."""
     stem, dot, extension = name.rpartition(".")
     if not stem or len(extension) > _LONGEST_EXTENSION:
         stem, dot, extension = name, "", ""
     room = MOST_BYTES - len((dot + extension).encode())
-    return (stem.encode()[:room].decode(errors="ignore").rstrip(". ") + dot + extension).rstrip(". ")
+    return stem.encode()[:room].decode(errors="ignore") + dot + extension

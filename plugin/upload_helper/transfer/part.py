@@ -181,9 +181,10 @@ class Part:
                 self.path.replace(self.target)
             else:
                 rename_new(self.path, self.target)
-                self.path.unlink(missing_ok=True)
             sync_directory(self.target.parent)
             self._note_path.unlink(missing_ok=True)
+            # Last: as long as it is there, it says that the target is ours.
+            self.path.unlink(missing_ok=True)
 
     def is_finished(self) -> bool:
         """Whether the file has its name already, and only the process that gave it could not say so any more."""

@@ -62,7 +62,7 @@ class Terminal:
 
 def line_of(progress: Progress, width: int, silent: float = 0) -> Table:
     """Return a line for a terminal that is so wide; `silent` is for how many seconds nothing was heard."""
-    figures = "  ".join(part for part in _figures(progress, width, silent) if part)
+    figures = "  ".join(part for part in _figures(progress, width, silent) if part).rstrip()
     rest = width - cell_len(figures) - 2
     name = printable(progress.name)
     name_width = max(min(cell_len(name), max(rest // 2, rest - _LONGEST_BAR), rest - _SHORTEST_BAR - 2), 1)
@@ -100,8 +100,9 @@ def _figures(progress: Progress, width: int, silent: float) -> list[str]:
         return [percent, amounts, printable(progress.step)]
     if silent > QUIET_SECONDS:
         return [percent, amounts, f"waiting {span_text(silent)}"]
-    left = span_text(progress.left)
-    return [percent, amounts, speed_text(progress.speed), f"{left} left" if left and width >= _WIDE else left]
+    left = f"{span_text(progress.left):>7}{' left' if width >= _WIDE and progress.left is not None else ''}"
+    # As wide as they mostly are, or the bar would jump.
+    return [percent, amounts, f"{speed_text(progress.speed):>11}", left]
 
 
 def _shortened(name: str, width: int) -> str:

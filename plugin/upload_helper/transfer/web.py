@@ -255,7 +255,9 @@ class Line:
 
     def _whole(self, response: Response, asked: _Asked) -> bytes:
         if asked.method == "HEAD":
-            return b""  # its length is that of what GET would give
+            # Its length is that of what GET would give; to read nothing gives the connection back.
+            response.raw.raw.drain_conn()
+            return b""
         blocks: list[bytes] = []
         length = 0
         deadline = time.monotonic() + MOST_ANSWER_SECONDS

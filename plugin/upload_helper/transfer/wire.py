@@ -112,8 +112,29 @@ def _pool(pool: type[Any], connection: type[Any], door: Door) -> type[Any]:
     return type(pool.__name__, (pool,), {"ConnectionCls": watched})
 
 
+class _Head:
+    """Reads the head of an answer line by line; one that is cut is no head, as the standard library would have it."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def readline(self, limit: int) -> bytes:
+        line: bytes = self._file.readline(limit)
+        if not line.endswith(b"\n") and len(line) < limit:
+            raise http.client.IncompleteRead(line)
+        return line
+
+
 class _Answer(http.client.HTTPResponse):
     """Passes over every informational answer (RFC 9110, section 15.2), as the standard library does with 100 alone."""
+
+    def begin(self) -> None:
+        file = self.fp
+        self.fp = _Head(file)  # type: ignore[assignment]
+        try:
+            super().begin()
+        finally:
+            self.fp = file
 
     def _read_status(self) -> tuple[str, int, str]:
         while True:
