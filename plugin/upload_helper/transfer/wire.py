@@ -124,6 +124,9 @@ class _Head:
             raise http.client.IncompleteRead(line)
         return line
 
+    def close(self) -> None:
+        self._file.close()
+
 
 class _Answer(http.client.HTTPResponse):
     """Passes over every informational answer (RFC 9110, section 15.2), as the standard library does with 100 alone."""
