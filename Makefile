@@ -21,7 +21,7 @@ soak: $(VENV)/.test
 	$(BIN)/pytest -m soak $(ARGS)
 
 bench: $(VENV)/.test
-	sh tests/setup-system nginx node npm
+	sh tests/setup-system nginx node npm curl rclone
 	$(BIN)/python -m tests.bench $(ARGS)
 
 lint: $(VENV)/.test

@@ -10,6 +10,7 @@ from .browser import RESUMABLE, RESUMABLE_TUNED, UPPY, UPPY_TUNED
 from .rows import Row
 from .scale import EARLY
 from .shapes import GIB, MIB
+from .transfers import CURL
 
 NGINX, TUS = "nginx", "@tus/server"
 
@@ -30,7 +31,7 @@ def judge(rows: list[Row]) -> list[Target]:
     """Return the targets that the rows have something to say about."""
     keyed = {row.key: row for row in rows if row.key}
     found = []
-    for text, sign, limit, figure in (*_of_big_chunks(keyed), *_of_the_rest(keyed), *_of_browsers()):
+    for text, sign, limit, figure in (*_of_big_chunks(keyed), *_of_the_rest(keyed), *_of_browsers(), *_of_transfers()):
         with suppress(KeyError):
             value = figure(keyed)
             found.append(Target(f"{text} {sign}", limit, value, value >= limit if sign == "≥" else value <= limit))
@@ -74,6 +75,13 @@ def _of_browsers() -> list[tuple[str, str, float, Callable[[Rows], float]]]:
             ("over a narrow link", "browser, narrow", {UPPY: 1, RESUMABLE: 1}),
         )
         for other, limit in limits.items()
+    ]
+
+
+def _of_transfers() -> list[tuple[str, str, float, Callable[[Rows], float]]]:
+    return [
+        (f"a program, a file {way}, to curl", "≥", 0.8, _ratio(f"transfer {way}", CURL))
+        for way in ("to ours", "from ours", "to nginx, PUT", "from nginx")
     ]
 
 
