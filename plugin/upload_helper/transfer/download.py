@@ -115,7 +115,7 @@ def fetch(
     if not request.is_folder:
         check_target(Path(request.file), overwrite=request.overwrite)
     elif request.file and not Path(request.file).is_dir():
-        raise TargetError(f"There is no folder {shown(request.file)}.", remedy="Make it first.")
+        raise TargetError(f"There is no folder {request.file!r}.", remedy="Make it first.")
     return _Fetch(request, line, report, sleep, backoff).run()
 
 

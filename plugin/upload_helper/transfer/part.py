@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from ..errors import DigestMismatchError, TargetBusyError, TargetError, TargetExistsError, TargetFullError, shown
+from ..errors import DigestMismatchError, TargetBusyError, TargetError, TargetExistsError, TargetFullError
 from ..moving import rename_new, sync_directory
 from ..stores.table import BOOT_ID
 from .digests import Digest
@@ -110,7 +110,7 @@ class Part:
             self._truncate(0)
             self.keep(replace(note, synced=0, boot=_BOOT))
             if note.length is not None and shutil.disk_usage(self.path.parent).free < note.length:
-                raise TargetFullError(f"There is no room for the {note.length} bytes of {shown(str(self.target))}.")
+                raise TargetFullError(f"There is no room for the {note.length} bytes of {str(self.target)!r}.")
 
     def keep(self, note: Note) -> None:
         """Write the note, so that it is there whatever happens to the machine."""
@@ -176,7 +176,7 @@ class Part:
         with _words_for(self.target):
             os.fsync(self._file)
             if self.target.parent.is_dir() and not _is_at(self._file, self.path):
-                raise TargetError(f"Somebody else moved {shown(str(self.path))} away.")
+                raise TargetError(f"Somebody else moved {str(self.path)!r} away.")
             if overwrite:
                 self.path.replace(self.target)
             else:
@@ -209,7 +209,7 @@ class Part:
         except FileNotFoundError:
             if self.size and not _is_at(self._file, self.target):
                 raise TargetExistsError(
-                    f"{shown(str(self.path))} is there, and is of no transfer.", remedy="Move it away."
+                    f"{str(self.path)!r} is there, and is of no transfer.", remedy="Move it away."
                 ) from None
             return Note()
         if note.boot != _BOOT and self.size > note.synced:
@@ -227,11 +227,11 @@ def check_target(target: Path, *, overwrite: bool) -> None:
     """Raise TargetError unless a file may be made there."""
     with _words_for(target):
         if target.is_dir():
-            raise TargetError(f"{shown(str(target))} is a folder.")
+            raise TargetError(f"{str(target)!r} is a folder.")
         if not target.parent.is_dir():
-            raise TargetError(f"There is no folder {shown(str(target.parent))}.", remedy="Make it first.")
+            raise TargetError(f"There is no folder {str(target.parent)!r}.", remedy="Make it first.")
         if not overwrite and os.path.lexists(target) and not _is_pending(target):
-            raise TargetExistsError(f"{shown(str(target))} is there already.")
+            raise TargetExistsError(f"{str(target)!r} is there already.")
 
 
 def _is_pending(target: Path) -> bool:
@@ -257,7 +257,7 @@ def _open_locked(path: Path) -> int:
                 return file
         except BlockingIOError:
             os.close(file)
-            raise TargetBusyError(f"Another transfer writes {shown(str(path))}.") from None
+            raise TargetBusyError(f"Another transfer writes {str(path)!r}.") from None
         except BaseException:
             os.close(file)
             raise
@@ -278,9 +278,9 @@ def _words_for(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise TargetFullError(f"There is no room for {shown(str(target))}: {error.strerror}.") from None
+            raise TargetFullError(f"There is no room for {str(target)!r}: {error.strerror}.") from None
         if isinstance(error, FileExistsError):
-            raise TargetExistsError(f"{shown(str(target))} is there already.") from None
+            raise TargetExistsError(f"{str(target)!r} is there already.") from None
         if isinstance(error, FileNotFoundError):
-            raise TargetError(f"The folder of {shown(str(target))} is gone.") from None
-        raise TargetError(f"{shown(str(target))} cannot be written: {error.strerror}.") from None
+            raise TargetError(f"The folder of {str(target)!r} is gone.") from None
+        raise TargetError(f"{str(target)!r} cannot be written: {error.strerror}.") from None

@@ -137,7 +137,9 @@ class _Answer(http.client.HTTPResponse):
         try:
             super().begin()
         finally:
-            self.fp = file
+            # Of an answer that is none it was closed and is gone.
+            if self.fp is not None:
+                self.fp = file
 
     def _read_status(self) -> tuple[str, int, str]:
         while True:
