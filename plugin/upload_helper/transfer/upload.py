@@ -74,7 +74,8 @@ def _prepare(job: Job) -> str:
     """Forget what was kept about something else; return why, where it was about this file as it was before."""
     state, request = job.state, job.request
     changed = bool(state.get("url")) and not job.is_of_this_file()
-    same = state.get("target") == request.url and state.get("protocol") in (None, request.protocol or state["protocol"])
+    known = state.get("protocol")  # not there where the process died before it knew
+    same = state.get("target") == request.url and (not known or request.protocol in ("", known))
     if changed and same:
         _drop(job)
     if changed or not same or not job.is_of_this_file():
