@@ -66,13 +66,17 @@ def code_of(error: Error) -> int:
 
 
 def leave(manner: Manner, kind: Kind, requests: list[dict[str, Any]]) -> None:
-    """Put the transfers into the ledger and print their uids; raises Error for the first that cannot be."""
+    """Put the transfers into the ledger and print their uids, or none of them and why one cannot be."""
     requests = [_given(request) for request in requests]
-    for request in requests:
-        read_order(kind, request)
-        if kind == "upload":
-            with Source(request["file"]):
-                pass
+    try:
+        for request in requests:
+            read_order(kind, request)
+            if kind == "upload":
+                with Source(request["file"]):
+                    pass
+    except Error as error:
+        click.echo(printable(f"Error: {_text_of(error)}"), err=True)
+        raise SystemExit(code_of(error)) from None
     with manner.chosen().open(must_exist=False) as work:
         start = work.start_upload if kind == "upload" else work.start_download
         for request in requests:
@@ -138,9 +142,14 @@ class Foreground:
         return Meter(self._manner.title or order.name, *sinks)
 
     def _address(self, name: str) -> tuple[str, Mapping[str, str]]:
-        with self._manner.chosen().open() as work:
+        from ..work.places import open_work  # noqa: PLC0415 - what it imports is an extra
+
+        work = open_work(self._manner.chosen().ledger, must_exist=True)
+        try:
             alias = work.alias(name)
-            return alias.url, alias.headers
+        finally:
+            work.close()
+        return alias.url, alias.headers
 
     def _done(self, order: Order, carried: Carried) -> None:
         if carried.restarted:
