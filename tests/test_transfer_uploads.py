@@ -12,13 +12,18 @@ from transfers import ORIGIN, URL, HostLine, ScriptedLine, Sending
 from upload_helper.errors import (
     AnswerError,
     FileChangedError,
+    InvalidRequestError,
     InvalidTransferError,
     LinkError,
     ProtocolError,
     SourceError,
     UploadGoneError,
 )
+from upload_helper.protocols import structs
+from upload_helper.protocols.chunked import ChunkOffer, StatusRequest, StatusResponse, to_text
+from upload_helper.protocols.fields import LARGEST as LARGEST_INTEGER
 from upload_helper.transfer.discovery import spoken
+from upload_helper.transfer.pace import Pace
 from upload_helper.transfer.upload import MOST_FAILURES, UploadRequest
 from upload_helper.transfer.uploads.job import located
 from upload_helper.transfer.uploads.pieces import FIRST, LARGEST, SMALLEST, Pieces
@@ -131,6 +136,12 @@ class TestWhole:
         sending.run()
         assert sending.line.sent == len(DATA)
 
+    def test_a_body_is_no_larger_at_once_than_a_limit_allows(self, line, file, protocol):
+        line.pace = Pace("20k")
+        Sending(line, file, protocol=protocol, piece=50_000).run()
+        assert line.sent == len(DATA)
+        assert max(line.blocks) <= 5 << 10
+
     def test_the_server_is_asked_what_it_speaks_once(self, line, file):
         sending = Sending(line, file)
         sending.run()
@@ -201,6 +212,16 @@ class TestBreaks:
         sent = sending.again()
         assert finished(line) == {sent.uid: DATA}
         assert (line.sent, sent.restarted, count(line)) == (len(DATA), "", 1)
+
+    def test_another_process_begins_where_this_one_died_before_it_knew_the_protocol(self, line, file):
+        line.fault = lambda method, url, body: ("refuse", 403) if method == "POST" else None
+        sending = Sending(line, file)
+        with pytest.raises(AnswerError):
+            sending.run()
+        del sending.state["protocol"]
+        line.fault = lambda *_: None
+        assert sending.again().restarted == ""
+        assert list(finished(line).values()) == [DATA]
 
     def test_a_link_that_never_holds_is_given_up(self, sending, protocol):
         sending.line.fault = Nth(carrying(protocol), 0, "cut", 0)
@@ -542,6 +563,34 @@ OURS = "chunks, max-chunk-size=100, max-chunks=5"
 )  # fmt: skip
 def test_what_a_server_says_that_it_speaks(headers, protocols):
     assert spoken(headers) == protocols
+
+
+@pytest.mark.parametrize("offer", [ChunkOffer(1, 1), ChunkOffer(64 << 20, 10**6)])
+def test_the_offer_of_the_chunk_protocol_reads_as_it_was_written(offer):
+    assert ChunkOffer.parse(offer.build()) == offer
+
+
+def test_the_offer_stays_within_what_a_header_can_hold():
+    assert ChunkOffer.parse(ChunkOffer(10**18, 10**18).build()) == ChunkOffer(LARGEST_INTEGER, LARGEST_INTEGER)
+
+
+@pytest.mark.parametrize("missing", [None, [], [(0, 5), (7, 7)]])
+def test_a_status_reads_as_it_was_written(missing):
+    status = StatusResponse("uid", NAME, 10, 8, "open", 5, missing, 2, 1.5, None, "sha256:ab")
+    assert structs.load(StatusResponse, structs.decode(structs.encode(status, structs.JSON), structs.JSON)) == status
+
+
+def test_a_status_query_has_what_finds_the_upload(client):
+    query = StatusRequest("", "mine", NAME, 100, 4)
+    assert to_text(query) == {"identifier": "mine", "fileName": NAME, "totalSize": "100", "chunkCount": "4"}
+    assert structs.load(StatusRequest, structs.from_text(StatusRequest, to_text(query))) == query
+
+
+@pytest.mark.parametrize("missing", [[[1]], [[1, 2, 3]], [["1", 2]], [5], "1-2"])
+def test_ranges_that_are_none_are_refused(missing):
+    members = {"uploadUid": "a", "fileName": "", "totalSize": 1, "chunkCount": 1, "state": "open", "receivedBytes": 0}
+    with pytest.raises(InvalidRequestError, match="missing"):
+        structs.load(StatusResponse, {**members, "missing": missing})
 
 
 def test_the_blueprint_says_what_it_speaks(client):

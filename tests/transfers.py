@@ -41,6 +41,8 @@ class HostLine:
         self.fault = fault
         self.asked: list[tuple[str, str, int]] = []
         """Method, path and bytes of the body of each request."""
+        self.blocks: list[int] = []
+        """Sizes of what was announced."""
 
     @property
     def sent(self) -> int:
@@ -51,7 +53,7 @@ class HostLine:
         return " ".join(method for method, _, _ in self.asked)
 
     def turn(self, count: int) -> None:
-        pass
+        self.blocks.append(count)
 
     def ask(self, method: str, url: str = "", *, headers: Any = None, body: Any = None) -> Response:
         content = b"" if body is None else b"".join(body)
