@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import json
@@ -460,16 +461,44 @@ def test_machine_that_went_down_loses_what_was_not_forced_to_the_disk(get, serve
     assert found.resumed == 100_000
 
 
-def test_part_is_forced_to_the_disk_now_and_then(get, server, target, monkeypatch):
+def saved() -> bool:
+    """Whether nothing is being forced to the disk."""
+    return all(thread.name != "save" for thread in threading.enumerate())
+
+
+def test_part_is_forced_to_the_disk_now_and_then(target, get, monkeypatch):
     monkeypatch.setattr(parts, "BETWEEN_SAVES", 100_000)
-    synced = []
+    forced: list[int] = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (forced.append(os.fstat(file).st_size), real(file)))
+    with Part(target) as part:
+        part.begin(Note(length=1_000_000))
+        for size in range(60_000, 480_001, 60_000):
+            part.write(b"x" * 60_000)
+            wait_until(saved)
+            kept = Note.parse((target.parent / "f.bin.part.json").read_bytes())
+            assert kept.synced in [0, *forced]
+            assert size - kept.synced <= 240_000
+        assert kept.synced >= 240_000
 
-    def report(done: int, total: int | None) -> None:
-        synced.append((done, json.loads((target.parent / "f.bin.part.json").read_bytes())["synced"]))
 
-    get(server.url, report=report)
-    assert all(done - on_disk < 100_000 + (1 << 20) for done, on_disk in synced)
-    assert synced[-1][1] >= 200_000
+def test_disk_that_fails_behind_the_back_is_noticed(target, get, monkeypatch):
+    """A disk says only once that it could not keep what it was given."""
+    monkeypatch.setattr(parts, "BETWEEN_SAVES", 1000)
+    real = os.fsync
+
+    def fsync(file: int) -> None:
+        if threading.current_thread().name == "save":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(file)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with Part(target) as part:
+        part.begin(Note(length=2000))
+        part.write(b"x" * 2000)
+        with pytest.raises(TargetError, match="Input/output error"):
+            part.finish(overwrite=False)
+    assert not target.exists()
 
 
 # --- servers that lie ---

@@ -18,6 +18,7 @@ from ..errors import DigestMismatchError, TargetBusyError, TargetError, TargetEx
 from ..moving import rename_new, sync_directory
 from ..stores.table import BOOT_ID
 from .digests import Digest
+from .saver import Saver
 
 BETWEEN_SAVES = 64 << 20
 """After so many bytes the part is forced to the disk, and the note says so."""
@@ -83,6 +84,7 @@ class Part:
             self._file = _open_locked(self.path)
             try:
                 self.size = os.fstat(self._file).st_size
+                self._saver = Saver(self._file)
                 self.note = self._read_note()
             except BaseException:
                 os.close(self._file)
@@ -92,6 +94,8 @@ class Part:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        with suppress(OSError):
+            self._saver.wait()
         if self.size == 0:
             # Nothing to go on with: nothing is left behind.
             with suppress(OSError):
@@ -131,21 +135,14 @@ class Part:
                 count = os.pwrite(self._file, view, self.size)
                 self.size += count
                 view = view[count:]
-            if self.size - self.note.synced >= BETWEEN_SAVES:
-                self.save()
+            if self.size - self._saver.begun >= BETWEEN_SAVES and not self._saver.is_busy:
+                self._note_saved()
+                self._saver.begin(self.size)
 
-    def save(self) -> None:
-        """Force what is there to the disk, and note how much it is."""
-        with _words_for(self.target):
-            os.fsync(self._file)
-            self.keep(replace(self.note, synced=self.size))
-
-    def back_to(self, offset: int) -> None:
-        """Forget what is behind an offset."""
-        with _words_for(self.target):
-            self._truncate(min(offset, self.size))
-            if self.note.synced > self.size:
-                self.keep(replace(self.note, synced=self.size))
+    def _note_saved(self) -> None:
+        synced = min(self._saver.wait(), self.size)
+        if synced > self.note.synced:
+            self.keep(replace(self.note, synced=synced))
 
     def discard(self) -> None:
         """Forget everything."""
@@ -174,6 +171,7 @@ class Part:
     def finish(self, *, overwrite: bool) -> None:
         """Give the file its name, on the disk for sure; raises TargetExistsError."""
         with _words_for(self.target):
+            self._saver.wait()
             os.fsync(self._file)
             if self.target.parent.is_dir() and not _is_at(self._file, self.path):
                 raise TargetError(f"Somebody else moved {str(self.path)!r} away.")
@@ -200,6 +198,7 @@ class Part:
             self._note_path.unlink(missing_ok=True)
 
     def _truncate(self, size: int) -> None:
+        self._saver.forget()
         os.ftruncate(self._file, size)
         self.size = size
 
