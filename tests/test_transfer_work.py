@@ -80,11 +80,14 @@ def python(name: str) -> list[dict]:
 def kill_often(work: Work, worker, uid: str, passed, kills: int, pause: tuple[float, float], seed: int) -> None:
     """Kill the worker at any instant, once it has moved something since the last time."""
     choose = random.Random(seed)
-    for _ in range(kills):
-        one, before = worker(), passed()
-        wait_until(lambda: passed() > before or work.get(uid).state.ended, what="a byte")  # noqa: B023
+    for number in range(1, kills + 1):
+        one = worker()
+        wait_until(lambda: work.get(uid).attempt == number, what="an attempt")  # noqa: B023
+        # What a dead process has sent may still be on its way.
+        before = passed()
+        wait_until(lambda: passed() > before, what="a byte")  # noqa: B023
         time.sleep(choose.uniform(*pause))
-        assert not work.get(uid).state.ended, "the transfer was too short to be killed so often"
+        assert work.get(uid).state is State.RUNNING, "the transfer was too short to be killed so often"
         one.kill()
     worker()
 

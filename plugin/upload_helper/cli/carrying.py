@@ -16,7 +16,6 @@ from typing import Any
 
 import click
 from filelock import FileLock, Timeout
-from rich.console import Console
 
 from ..errors import (
     AnswerError,
@@ -39,7 +38,6 @@ from ..transfer.figures import printable, span_text
 from ..transfer.orders import Carried, Kind, Order, carry, read_order
 from ..transfer.progress import Lines, Meter, Sink
 from ..transfer.source import Source
-from ..transfer.terminal import Terminal
 from .transfers import FAILED, INTERRUPTED, LATER, LOCAL, NOT_THE_FILE, REFUSED, WRONG_USE, Manner
 
 BACKOFF = Backoff(first=5, longest=300)
@@ -93,7 +91,6 @@ class Foreground:
 
     def __init__(self, manner: Manner) -> None:
         self._manner = manner
-        self._console = Console(stderr=True)
         self._told: Error | None = None
 
     def carry(self, kind: Kind, request: Mapping[str, Any]) -> int:
@@ -138,7 +135,9 @@ class Foreground:
         if self._manner.as_json:
             sinks.append(Lines(sys.stdout))
         elif not self._manner.quiet:
-            sinks.append(Terminal(self._console))
+            from ..transfer.terminal import Terminal  # noqa: PLC0415 - to start it takes longer than many a transfer
+
+            sinks.append(Terminal())
         return Meter(self._manner.title or order.name, *sinks)
 
     def _address(self, name: str) -> tuple[str, Mapping[str, str]]:
