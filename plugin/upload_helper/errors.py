@@ -470,7 +470,7 @@ class ContentError(TransferError):
 class PageError(ContentError):
     """A page came instead of the file, such as that by which a network wants somebody to sign in."""
 
-    code = "page_instead"
+    code = "page"
     remedy = "Open the address in a browser: the network or the server may want somebody to sign in."
     temporary = True
 

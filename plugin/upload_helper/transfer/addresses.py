@@ -24,7 +24,9 @@ _USER_INFO = re.compile(
     r"""(?:(?:[^/?#\s"'<>@]{0,1000}+@)++|[^/?#:\s"'<>@]{0,200}+:(?!\d{1,5}[/?#])[^\s"'<>@]{0,300}+@)"""
 )
 _CREDENTIALS = re.compile(r"(?i)\b(basic|bearer|digest|token)[ ]+[A-Za-z0-9+/=._~-]{6,}")
-_QUERY = re.compile(r"([?&;\s]|^)([^=?&;#\s\"']{1,100}+)=([^&#\s\"']*)")
+_QUERY = re.compile(r"""([?&;\s]|^)([^=?&;#\s"']{1,100}+)=("[^"]{0,300}"?|'[^']{0,300}'?|[^&#\s"']*)""")
+# A member of JSON that is cut, or has variables in it that are no JSON.
+_MEMBER = re.compile(r"""("([^"\\]{1,100}+)"\s{0,9}:\s{0,9})"(?:[^"\\]|\\.)*+(?:"|\Z)""", re.DOTALL)
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -147,6 +149,7 @@ def scrubbed(text: str) -> str:
     """Return the text without credentials in URLs, secrets in queries, and values of ``Authorization``."""
     text = _USER_INFO.sub(rf"\1{HIDDEN}@", text)
     text = _QUERY.sub(_scrub_member, text)
+    text = _MEMBER.sub(lambda m: f'{m[1]}"{HIDDEN}"' if SECRET_NAME.search(m[2]) else m[0], text)
     return _CREDENTIALS.sub(rf"\1 {HIDDEN}", text)
 
 
