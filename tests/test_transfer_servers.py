@@ -16,11 +16,12 @@ import pytest
 
 from links import BreakingLink
 from proxies import Nginx
-from servers import Gunicorn
+from servers import Gunicorn, private_memory
 from upload_helper.errors import AnswerError, LinkError
 from upload_helper.transfer.addresses import Endpoint
 from upload_helper.transfer.upload import Sent, UploadRequest, send
 from upload_helper.transfer.web import Line
+from wire_proxy import Fault, WireProxy
 
 NODE = Path(__file__).parent / "node"
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -49,11 +50,18 @@ class Tus:
         self._process.stdout.close()
 
 
+def await_answer(server: Gunicorn) -> None:
+    """Wait until a server is up, so that its first answer takes no longer than any other."""
+    with Line(Endpoint.of(server.url, ANN)) as line:
+        line.ask("OPTIONS")
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory) -> Iterator[Gunicorn]:
     """Our server, for all tests that do nothing to it."""
     folder = tmp_path_factory.mktemp("ours") / "uploads"
     with Gunicorn(folder, workers=2, UPLOAD_HELPER_DURABILITY="none") as server:
+        await_answer(server)
         yield server
 
 
@@ -123,6 +131,46 @@ class TestOurs:
         # Of a chunk that was cut nothing is kept, of a piece what the server had read of it.
         assert link.passed <= 1.02 * 16 * MIB + 8 * (MIB if protocol == "chunks" else LOST)
 
+    @pytest.mark.parametrize("protocol", GOING_ON)
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            Fault(up=700_000, stalls=True),
+            Fault(up=700_000, resets=True),
+            Fault(down=40),
+            Fault(down=500),
+            Fault(corrupts_up=300_000),
+        ],
+        ids=["stalls", "resets", "answer cut at once", "answer cut", "corrupts"],
+    )
+    def test_a_file_arrives_over_a_link_that_does_worse(self, shared, tmp_path, protocol, fault):
+        digest = write(tmp_path / "a.bin", 2 * MIB)
+        with WireProxy(shared.port, lambda number: fault if number in (0, 2, 3) else Fault()) as proxy:
+            url = f"http://127.0.0.1:{proxy.port}/uploads"
+            request = UploadRequest(
+                url, tmp_path / "a.bin", protocol=protocol, piece=512 * KIB, checksums=bool(fault.corrupts_up)
+            )
+            with Line(Endpoint.of(url, ANN), stall=0.3) as line:
+                sent = send(request, line, sleep=hasty)
+        assert digest_of(stored(shared, sent, tmp_path)) == digest
+
+    def test_memory_stays_flat_whatever_the_size(self, shared, tmp_path):
+        grown = []
+        for name, size in (("warm.bin", 8 * MIB), ("large.bin", 96 * MIB)):
+            (tmp_path / name).touch()
+            os.truncate(tmp_path / name, size)
+            before = private_memory(os.getpid())
+            peak = 0
+
+            def report(done, total):
+                nonlocal peak
+                peak = max(peak, private_memory(os.getpid())) if done % (8 * MIB) < MIB else peak
+
+            with Line(Endpoint.of(shared.url, ANN)) as line:
+                send(UploadRequest(shared.url, tmp_path / name), line, report=report)
+            grown.append(peak - before)
+        assert grown[1] <= 12 * MIB
+
     @pytest.mark.soak
     @pytest.mark.parametrize(
         ("protocol", "piece"),
@@ -142,6 +190,7 @@ class TestOurs:
     def test_another_process_goes_on_after_a_server_that_was_killed(self, gunicorn, tmp_path, protocol):
         digest = write(tmp_path / "a.bin", 4 * MIB)
         server = gunicorn(workers=1)
+        await_answer(server)
         state: dict[str, object] = {}
         size = 0
 
@@ -156,7 +205,7 @@ class TestOurs:
                 server.kill()
 
         request = UploadRequest(server.url, tmp_path / "a.bin", protocol=protocol, piece=512 * KIB)
-        with Line(Endpoint.of(server.url, ANN), stall=0.2) as line, pytest.raises(LinkError):
+        with Line(Endpoint.of(server.url, ANN), stall=0.4) as line, pytest.raises(LinkError):
             send(request, line, state=state, save=note, report=report, sleep=lambda seconds: None)
         server.start()
         begun = []
