@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import pty
@@ -16,11 +17,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from rich.cells import cell_len
+from rich.console import Console
 
 from answers import Answers, ServedFile
 from servers import PLUGIN, wait_until
 from upload_helper.cli import main
-from upload_helper.work import Work
+from upload_helper.cli.table import table_of
+from upload_helper.work import State, Task, Work
 from wire_proxy import Fault, WireProxy
 
 MIB = 1 << 20
@@ -415,3 +419,19 @@ def test_extra_that_is_missing_is_named(here):
         capture_output=True, text=True, timeout=20, check=False,
     )  # fmt: skip
     assert (done.returncode, "pip install 'flask-upload-helper[transfer]'" in done.stderr) == (1, True), done.stderr
+
+
+@pytest.mark.parametrize("width", [60, 80, 99, 100, 120])
+def test_list_fits_the_terminal(width):
+    tasks = [
+        Task("0123456789abcdef", title="съёмка поля " * 5, tag="survey", lane=11, done=MIB, total=4 * MIB, **values)
+        for values in ({"state": State.RUNNING, "progress": 0.25, "speed": MIB / 2}, {"next_run": 1018.0})
+    ]
+    console = Console(width=width, file=io.StringIO())
+    console.print(table_of(tasks, 1000.0, width))
+    text = console.file.getvalue()
+    assert all(cell_len(line.rstrip()) <= width for line in text.splitlines())
+    words = " ".join(text.split())
+    for word in ("RUNNING", "ENQUEUED", "25 %", "01234567", "in 0:00:18"):
+        assert word in words
+    assert "1.0/4.0 MiB" in words or width < 80

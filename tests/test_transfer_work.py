@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import requests
 
 from answers import Answers, ServedFile
 from faults import memory_folder
@@ -103,8 +104,12 @@ def send_through_kills(work, worker, gunicorn, folder, tmp_path, *, size, kills,
         sent = link.up
     assert (done.state, done.error, done.done, done.total) == (State.SUCCEEDED, "", size, size)
     assert done.attempt == kills + 1
-    uploads = [path for path in folder.glob("*/*") if path.is_file() and path.stat().st_size == size]
-    assert [hashlib.sha256(path.read_bytes()).digest() for path in uploads] == [hashlib.sha256(data).digest()]
+    assert requests.get(done.result.replace(link.url, server.origin), timeout=10).content == data
+    # A process that died between the creation and its note leaves an upload in which there is not one byte.
+    states = [requests.get(f"{server.url}/{path.name}/status", timeout=10).json() for path in folder.glob("[0-9a-f]*")]
+    others = [state for state in states if state["uploadUid"] not in done.result]
+    assert [state["receivedBytes"] for state in others] == [0] * len(others)
+    assert len(others) == len(states) - 1
     # What was acknowledged went once; of what was under way, no more than a piece went again. 1 KiB for each request.
     headers = 1024 * (size // piece + 4 * kills + 10)
     print(f"{kills} kills, {size} bytes, {sent} sent: {sent / size:.4f}")

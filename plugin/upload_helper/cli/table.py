@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _COLORS = {"RUNNING": "cyan", "SUCCEEDED": "green", "FAILED": "red", "BLOCKED": "yellow", "CANCELLED": "bright_black"}
 _BAR = 10
+_WIDE = 100
+"""Columns of a terminal that has room for all."""
+_NARROW_NAME = 14
 _REFRESH = 2
 """Times a second."""
 
@@ -31,14 +34,15 @@ def print_table(tasks: Sequence[Task], console: Console | None = None) -> None:
     console = console or Console()
     if not console.is_terminal:
         console.width = 500
-    console.print(table_of(tasks))
+    console.print(table_of(tasks, width=console.width))
 
 
 @contextmanager
 def watched(tasks: Callable[[], Sequence[Task]], console: Console | None = None) -> Iterator[Event]:
     """Show the tasks as they are, until the block ends or Ctrl-C is pressed; gives what one may wait for."""
-    view = _View(tasks)
-    with Live(get_renderable=view.draw, refresh_per_second=_REFRESH, console=console or Console()):
+    console = console or Console()
+    view = _View(tasks, console)
+    with Live(get_renderable=view.draw, refresh_per_second=_REFRESH, console=console):
         try:
             yield Event()
         except KeyboardInterrupt:
@@ -48,8 +52,9 @@ def watched(tasks: Callable[[], Sequence[Task]], console: Console | None = None)
 class _View:
     """What is shown; a ledger that can't be read for a while leaves the last table there."""
 
-    def __init__(self, tasks: Callable[[], Sequence[Task]]) -> None:
+    def __init__(self, tasks: Callable[[], Sequence[Task]], console: Console) -> None:
         self._tasks = tasks
+        self._console = console
         self._last: Sequence[Task] = ()
 
     def draw(self) -> Group:
@@ -58,28 +63,34 @@ class _View:
             self._last = self._tasks()
         except LedgerError as error:
             note = Text(printable(str(error)), style="red")
-        return Group(table_of(self._last), note)
+        return Group(table_of(self._last, width=self._console.width), note)
 
 
-def table_of(tasks: Sequence[Task], now: float | None = None) -> Table:
-    """Return the table; texts of others are shown as they are, never as markup."""
+def table_of(tasks: Sequence[Task], now: float | None = None, width: int = _WIDE) -> Table:
+    """Return the table, for so many columns; texts of others are shown as they are, never as markup."""
     now = time.time() if now is None else now
     table = Table(box=None, pad_edge=False)
-    for name in ("uid", "tag", "title", "state", "progress", "attempt", "next"):
-        table.add_column(name, no_wrap=True)
+    names = ("uid", "tag", "title", "state", "progress", "attempt", "next")
+    for name in names if width >= _WIDE else ("uid", "task", "state", "done"):
+        table.add_column(name, no_wrap=True, max_width=None if width >= _WIDE else _NARROW_NAME)
     table.add_column("note", overflow="fold")
     for task in tasks:
         state = Text(task.state.value, style=_COLORS.get(task.state.value, ""))
-        cells = (task.uid[:8], task.tag, task.title)
-        table.add_row(
-            *(Text(printable(cell)) for cell in cells),
-            state,
-            Text(_bar(task.progress)),
-            Text(str(task.attempt)),
-            Text(_next(task, now)),
-            Text(printable(_note(task))),
-        )
+        table.add_row(*(_cells if width >= _WIDE else _few_cells)(task, state, now))
     return table
+
+
+def _cells(task: Task, state: Text, now: float) -> list[Text]:
+    cells = (task.uid[:8], task.tag, task.title)
+    rest = (_bar(task.progress), str(task.attempt), _next(task, now), printable(_note(task)))
+    return [*(Text(printable(cell)) for cell in cells), state, *map(Text, rest)]
+
+
+def _few_cells(task: Task, state: Text, now: float) -> list[Text]:
+    """Return what matters most, where there is no room for all."""
+    note = ", ".join(part for part in (_next(task, now), _note(task)) if part)
+    share = "" if task.progress is None else f"{100 * task.progress:.0f} %"
+    return [Text(task.uid[:8]), Text(printable(task.title or task.tag)), state, Text(share), Text(printable(note))]
 
 
 def _note(task: Task) -> str:
