@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
+from ..boot import boot_id
 from ..errors import DigestMismatchError, TargetBusyError, TargetError, TargetExistsError, TargetFullError
 from ..moving import rename_new, sync_directory
-from ..stores.table import BOOT_ID
 from .digests import Digest
 from .saver import Saver
 
@@ -26,7 +26,7 @@ BETWEEN_SAVES = 64 << 20
 _BLOCK = 1 << 20
 _LONGEST_NAME = 255
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_BOOT = BOOT_ID.hex()
+_BOOT = boot_id()
 
 
 @dataclass(frozen=True)
