@@ -24,7 +24,8 @@ _COLORS = {"RUNNING": "cyan", "SUCCEEDED": "green", "FAILED": "red", "BLOCKED": 
 _BAR = 10
 _WIDE = 100
 """Columns of a terminal that has room for all."""
-_NARROW_NAME = 14
+_SHARES = {"tag": 8, "title": 4, "task": 5}
+"""What part of the terminal the names of others may take."""
 _REFRESH = 2
 """Times a second."""
 
@@ -72,7 +73,7 @@ def table_of(tasks: Sequence[Task], now: float | None = None, width: int = _WIDE
     table = Table(box=None, pad_edge=False)
     names = ("uid", "tag", "title", "state", "progress", "attempt", "next")
     for name in names if width >= _WIDE else ("uid", "task", "state", "done"):
-        table.add_column(name, no_wrap=True, max_width=None if width >= _WIDE else _NARROW_NAME)
+        table.add_column(name, no_wrap=True, max_width=max(width // _SHARES[name], 14) if name in _SHARES else None)
     table.add_column("note", overflow="fold")
     for task in tasks:
         state = Text(task.state.value, style=_COLORS.get(task.state.value, ""))
