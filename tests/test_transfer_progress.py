@@ -241,7 +241,7 @@ RUNNING = Progress("survey of the northern field 2024.gpkg", 45 * MIB, 100 * MIB
 def test_line_of_120_columns_has_everything():
     line = drawn(120, RUNNING)
     assert line.startswith("survey of the northern field 2024.gpkg  ━")
-    assert line.endswith("  45 %  45.0/100.0 MiB  1.5 MiB/s  0:00:37 left")
+    assert line.endswith("  45 %  45.0/100.0 MiB    1.5 MiB/s  0:00:37 left")
     assert line.count("━") >= 12  # 45 %; the rest of the bar needs colours
 
 
@@ -249,7 +249,7 @@ def test_line_of_60_columns_shortens_the_name_and_keeps_its_end():
     line = drawn(60, RUNNING)
     assert line.startswith("survey")
     assert "….gpkg  ━" in line
-    assert line.endswith(" 45 %  1.5 MiB/s  0:00:37")
+    assert line.endswith(" 45 %    1.5 MiB/s  0:00:37")
     assert line.count("━") >= 3
 
 
