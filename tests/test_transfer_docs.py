@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from answers import Answers, ServedFile
 from test_docs import ROOT, here, run, snippets  # noqa: F401
 from upload_helper.cli import carrying, main, transfers
 from upload_helper.transfer import orders
@@ -76,3 +78,12 @@ def test_sinks_are_where_the_page_says():
     for name in named("sink"):
         module, _, attribute = name.rpartition(".")
         assert hasattr(import_module(f"upload_helper.{module}"), attribute)
+
+
+def test_fetching_of_the_page(here, capsys):  # noqa: F811
+    module = run(snippets("python", "transfers.md", "How a file is fetched")[0])
+    with Answers(ServedFile(b"tiles")) as server:
+        assert module.fetch_tiles(server.url + "/tiles.mbtiles").path == Path("tiles.mbtiles")
+    assert (here / "tiles.mbtiles").read_bytes() == b"tiles"
+    assert capsys.readouterr().out == "0 5\n5 5\n"
+    assert server.asked[0].headers["Authorization"].startswith("Basic ")
