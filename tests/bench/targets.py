@@ -10,7 +10,7 @@ from .browser import RESUMABLE, RESUMABLE_TUNED, UPPY, UPPY_TUNED
 from .rows import Row
 from .scale import EARLY
 from .shapes import GIB, MIB
-from .transfers import CURL
+from .transfers import CURL, SYNCED
 
 NGINX, TUS = "nginx", "@tus/server"
 
@@ -80,9 +80,12 @@ def _of_browsers() -> list[tuple[str, str, float, Callable[[Rows], float]]]:
 
 def _of_transfers() -> list[tuple[str, str, float, Callable[[Rows], float]]]:
     return [
-        (f"a program, a file {way}, to curl", "≥", 0.8, _ratio(f"transfer {way}", CURL))
-        for way in ("to ours", "from ours", "to nginx, PUT", "from nginx")
-    ]
+        (f"a file {way}, to {other}", "≥", 0.8, _ratio(f"transfer {way}", other))
+        for way, other in (
+            ("to ours", CURL), ("to nginx, PUT", CURL), ("from ours", CURL), ("from ours", SYNCED),
+            ("from nginx", CURL), ("from nginx", SYNCED),
+        )
+    ]  # fmt: skip
 
 
 def _ratio(key: str, other: str) -> Callable[[Rows], float]:

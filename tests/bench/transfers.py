@@ -18,6 +18,8 @@ from .rows import Row, interleave
 from .shapes import GIB, MIB
 
 SEND, GET, CURL, RCLONE, TUSPY = "send", "get", "curl", "rclone", "tuspy, 8 MiB"
+SYNCED = "curl, then sync"
+"""Ours forces a fetched file to the disk before it has its name; the others do not by themselves."""
 
 _TUSPY = """\
 import sys
@@ -123,8 +125,10 @@ def _down(name: str, peer: Peer, url: str, target: Path) -> Way:
     commands = {
         GET: _ours("get", *_SIGNED, url, str(target)),
         CURL: _curl(*_SIGNED, "-o", str(target), url),
+        SYNCED: ["sh", "-c", 'file=$1; shift; "$@" && sync "$file"', "sh", str(target),
+                 *_curl(*_SIGNED, "-o", str(target), url)],
         RCLONE: _rclone("--header", _SIGNED[1], "copyurl", url, str(target)),
-    }
+    }  # fmt: skip
     return Way(name, peer, commands, lambda: _removed(target))
 
 
