@@ -213,6 +213,16 @@ class TestBreaks:
         assert finished(line) == {sent.uid: DATA}
         assert (line.sent, sent.restarted, count(line)) == (len(DATA), "", 1)
 
+    def test_another_process_finds_the_upload_whose_first_answer_nobody_got(self, line, file):
+        sending = Sending(line, file, protocol="chunks", piece=PIECE)
+        line.fault = Nth("POST", 1, "lost", 0, then=lambda: setattr(line, "is_cut", True))
+        with pytest.raises(LinkError):
+            sending.run()
+        line.is_cut = False
+        assert finished(line) == {}
+        sent = sending.again()
+        assert (finished(line), line.sent, count(line)) == ({sent.uid: DATA}, len(DATA), 1)
+
     def test_another_process_begins_where_this_one_died_before_it_knew_the_protocol(self, line, file):
         line.fault = lambda method, url, body: ("refuse", 403) if method == "POST" else None
         sending = Sending(line, file)
@@ -466,6 +476,24 @@ class TestLiars:
             with pytest.raises(AnswerError):
                 sending.again()
         assert [method for method, _, _ in sending.line.asked] == ["POST", "PATCH", "HEAD", "POST", "PATCH"]
+
+    def test_pieces_are_what_the_server_takes(self, file):
+        created = (201, {"Location": "/1", "Upload-Limit": "max-append-size=40000"})
+        line = ScriptedLine(created, (204, {}), (204, {}), (201, {}))
+        Sending(line, file, protocol="rufh").run()
+        assert [len(body) for _, _, body in line.asked] == [0, 40_000, 40_000, 15_000]
+
+    def test_an_upload_that_is_complete_gets_nothing_more(self, file):
+        complete = {"Upload-Offset": str(len(DATA)), "Upload-Complete": "?1"}
+        line = ScriptedLine((201, {"Location": "/1"}), (503, {}), (204, complete))
+        assert Sending(line, file, protocol="rufh").run().size == len(DATA)
+        assert [method for method, _, _ in line.asked] == ["POST", "PATCH", "HEAD"]
+
+    def test_an_upload_that_was_completed_too_early_begins_anew(self, file):
+        early = {"Upload-Offset": "5", "Upload-Complete": "?1"}
+        line = ScriptedLine((201, {"Location": "/1"}), (503, {}), (204, early), (201, {"Location": "/2"}), (201, {}))
+        assert Sending(line, file, protocol="rufh").run().url == f"{ORIGIN}/2"
+        assert [method for method, _, _ in line.asked] == ["POST", "PATCH", "HEAD", "POST", "PATCH"]
 
     def test_a_server_that_wants_to_be_left_alone_for_long_is(self, file):
         sending = Sending(ScriptedLine((503, {"Retry-After": 3600})), file, protocol="tus")

@@ -18,10 +18,9 @@ import marshmallow as ma
 import msgpack
 
 from ..errors import InvalidRequestError, shown
+from .chunked import JSON, MSGPACK, STRUCT_TYPES
 
-JSON = "application/json"
-MSGPACK = "application/msgpack"
-STRUCT_TYPES = (JSON, MSGPACK)
+__all__ = ["JSON", "MOST_ITEMS", "MSGPACK", "STRUCT_TYPES", "decode", "encode", "from_text", "load", "schema"]
 
 # What a parsed body may hold in all: objects cost some 60 bytes each, whatever little they cost on the wire.
 MOST_ITEMS = 100_000

@@ -18,9 +18,6 @@ MOST_CHUNKS = 2048
 """Of a file, if their size is not set: then a break costs a 4000th of the file."""
 SMALLEST, LARGEST = 256 * KIB, 8 * MIB
 
-CANCEL: Mapping[str, str] = {}
-"""Headers of the request that deletes an upload."""
-
 T = TypeVar("T")
 _ROUNDS = 10
 _JSON = {"Accept": structs.JSON}
