@@ -12,9 +12,9 @@ from sqlalchemy import text, update
 from ledgers import FakeClock
 from upload_helper.errors import InvalidTaskError
 from upload_helper.work import Condition, Context, Ledger, Reason, State, Stopped, Task, Work
-from upload_helper.work.lanes import check_transfers, lane_of
+from upload_helper.work.lanes import Places, check_transfers, heads, lane_of
 from upload_helper.work.ledger import PutBack
-from upload_helper.work.tables import tasks
+from upload_helper.work.tables import ROW_VERSION, tasks
 
 NOTHING = frozenset()
 LEASE = 30
@@ -124,6 +124,21 @@ def test_of_many_that_want_the_only_place_one_gets_it(target, ledger):
     for thread in threads:
         thread.join()
     assert len(found) == 1
+
+
+def test_place_that_was_taken_meanwhile_is_not_taken_again(ledger):
+    ledger.put(task("a", 0))
+    ledger.put(task("b", 0))
+    places = Places(1, ledger.clock.boot)
+    with ledger.engines.read() as connection:
+        (found,) = heads(connection, 0, ledger.clock.wall(), ROW_VERSION, places)
+    assert found.uid == "a"
+    with ledger.engines.write() as connection:
+        connection.execute(update(tasks).where(tasks.c.uid == "a").values(next_run=tasks.c.next_run + 1))
+    assert claimed(ledger) == ["b"]
+    assert ledger._take(found, LEASE, places) is None
+    ledger.finish("b", 1, State.SUCCEEDED)
+    assert ledger._take(found, LEASE, places).uid == "a"
 
 
 @pytest.mark.parametrize("priority", [11, -11, 1.5, "1", None, True])

@@ -163,7 +163,8 @@ def test_download_goes_on_through_fifty_kills(work, worker, tmp_path):
     fetch_through_kills(work, worker, tmp_path, size=128 * MIB, kills=50, rate=12 * MIB, pause=(0, 0.3))
 
 
-def test_worker_that_is_killed_in_what_follows_sends_nothing_again(work, worker, tmp_path):
+@pytest.mark.parametrize(("status", "state"), [(200, State.SUCCEEDED), (404, State.FAILED)])
+def test_worker_that_is_killed_in_what_follows_does_nothing_again(work, worker, tmp_path, status, state):
     journal, held = Journal(tmp_path / "journal"), tmp_path / "go"
 
     def prepare(opened: Work) -> None:
@@ -174,8 +175,7 @@ def test_worker_that_is_killed_in_what_follows_sends_nothing_again(work, worker,
                 time.sleep(0.005)
             journal.say(step.variables["ResultMessage"] or "none", step)
 
-    data = b"x" * 1000
-    with Answers(ServedFile(data, ETag='"1"')) as server:
+    with Answers(lambda asked: (status, {"ETag": '"1"'}, b"data")) as server:
         after = [{"action": "run", "type": "hold", "method": ""}]
         request = {"url": f"{server.url}/a.bin", "file": str(tmp_path / "a.bin"), "postExecute": after}
         uid = work.start_download(request)
@@ -183,8 +183,8 @@ def test_worker_that_is_killed_in_what_follows_sends_nothing_again(work, worker,
         journal.wait("begin")
         first.kill()
         worker(prepare)
-        journal.wait(str(tmp_path / "a.bin"))
-        assert work.wait(uid, 10).state is State.SUCCEEDED
+        journal.wait(str(tmp_path / "a.bin") if state is State.SUCCEEDED else "none")
+        assert work.wait(uid, 10).state is state
         assert len(server.asked) == 1
 
 
@@ -277,6 +277,24 @@ def test_transfer_holds_up_no_other_task_and_one_runs_at_a_time(work, stalled, t
         assert (work.get(first).state, work.get(second).state) == (State.RUNNING, State.ENQUEUED)
         work.stop(first)
         wait_until(lambda: work.get(second).state is State.RUNNING, what="the second")
+
+
+def test_transfer_takes_no_thread_and_gives_none(work, stalled, tmp_path):
+    url, broken = stalled
+    go = threading.Event()
+    work.handler_type("hold")(lambda step: go.wait(10))
+    work.start_download({"url": url, "file": str(tmp_path / "a.bin")})
+    held = [work.start_work([{"action": "run", "type": "hold", "method": ""}]) for _ in range(2)]
+    with work.runner(threads=1, poll=0.02):
+        assert broken.wait(10)
+        wait_until(lambda: work.get(held[0]).state is State.RUNNING, what="the first")
+        later = work.start_download({"url": url, "file": str(tmp_path / "b.bin")})
+        work.transfers = 2
+        # By the time that this one has begun, the other would have, too.
+        wait_until(lambda: work.get(later).state is State.RUNNING, what="the second transfer")
+        assert work.get(held[1]).state is State.ENQUEUED
+        go.set()
+        assert [work.wait(uid, 10).state for uid in held] == [State.SUCCEEDED] * 2
 
 
 def test_two_run_at_a_time_where_that_is_said(ledger, stalled, tmp_path):
