@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,14 @@ def test_fetching_of_the_page(here, capsys):  # noqa: F811
     assert (here / "tiles.mbtiles").read_bytes() == b"tiles"
     assert capsys.readouterr().out == "0 5\n5 5\n"
     assert server.asked[0].headers["Authorization"].startswith("Basic ")
+
+
+def test_sending_of_the_page(here, gunicorn, folder, capsys):  # noqa: F811
+    (here / "survey.gpkg").write_bytes(b"survey")
+    (snippet,) = snippets("python", "transfers.md", "How a file is sent")
+    server = gunicorn()
+    run(replace(snippet, text=snippet.text.replace("https://maps.example.org/uploads", server.url)))
+    *reports, last = capsys.readouterr().out.splitlines()
+    assert reports[-1] == "6 6"
+    url, uid = last.split()
+    assert url == f"{server.url}/{uid}"
