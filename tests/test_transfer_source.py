@@ -131,7 +131,8 @@ def test_a_file_that_vanishes_is_an_error(path):
 def test_a_file_that_was_written_to_just_now_is_looked_at_in_the_next_tick(path, monkeypatch):
     # Many file systems' clocks tick; within a tick a second write leaves the time as it is.
     path.write_bytes(DATA)
-    waited = []
+    waited, written = [], path.stat().st_mtime
+    monkeypatch.setattr(module.time, "time", lambda: written + 0.01)
     monkeypatch.setattr(module.time, "sleep", lambda seconds: waited.append(seconds) or path.write_bytes(b"later"))
     with Source(path) as source:
         source.check()

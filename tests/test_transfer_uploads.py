@@ -150,15 +150,18 @@ class TestWhole:
         sending.again()
         assert line.methods().count("OPTIONS") == 1
 
-    def test_the_chunk_protocol_obeys_the_limit_that_the_server_tells(self, make_host, file):
-        line = HostLine(make_host(max_chunk_size=PIECE).test_client())
-        sending = Sending(line, file)
-        line.fault = lambda method, url, body: None
-        sending.state = {"protocol": "chunks", "most": PIECE, "target": URL}
-        sending.state["fingerprint"] = [len(DATA), file.stat().st_mtime_ns, file.stat().st_ino]
-        sending.again()
-        assert list(finished(line).values()) == [DATA]
-        assert max(length for _, _, length in line.asked) == PIECE
+    def test_the_chunk_protocol_obeys_the_limit_that_the_server_tells(self, file):
+        offer = {"X-Upload-Helper": "chunks, max-chunk-size=40000, max-chunks=9"}
+        line = ScriptedLine((204, offer), (404, {}), *[(200, {}, b'{"uploadUid":"a"}')] * 3, (403, {}))
+        with pytest.raises(AnswerError):
+            Sending(line, file).run()
+        assert [len(body) for _, _, body in line.asked] == [0, 0, 40_000, 40_000, 15_000, 0]
+
+    def test_a_redirect_is_followed_once_and_not_with_every_piece(self, file):
+        there = {"Tus-Version": "1.0.0", "Tus-Extension": "creation", "Content-Location": f"{ORIGIN}/new/"}
+        line = ScriptedLine((204, there), CREATED, (204, {**TUS, "Upload-Offset": str(len(DATA))}))
+        Sending(line, file).run()
+        assert [url for _, url, _ in line.asked] == [URL, f"{ORIGIN}/new/", f"{ORIGIN}/files/1"]
 
 
 class TestBreaks:
@@ -532,10 +535,10 @@ class TestLocations:
 class TestPlain:
     def test_a_form_has_the_name_as_browsers_write_it(self, tmp_path, file):
         line = ScriptedLine((200, {}, b"thanks"))
-        sent = Sending(line, file, "http://office.example/upload", protocol="multipart", part="doc").run()
+        sent = Sending(line, file, "http://office.example/upload", protocol="multipart", part='the "doc"').run()
         method, url, body = line.asked[0]
         boundary = line.headers[0]["Content-Type"].partition("boundary=")[2]
-        head = 'Content-Disposition: form-data; name="doc"; filename="Straße %22日本%22.tif"\r\n'
+        head = 'Content-Disposition: form-data; name="the %22doc%22"; filename="Straße %22日本%22.tif"\r\n'
         assert body.startswith(f"--{boundary}\r\n{head}".encode())
         assert body.endswith(f"\r\n--{boundary}--\r\n".encode())
         assert (method, url, sent.text, sent.uid) == ("POST", "http://office.example/upload", "thanks", "")
@@ -556,8 +559,11 @@ class TestPlain:
     )
     def test_a_server_that_speaks_nothing_gets_a_form(self, file, answer):
         line = ScriptedLine(answer, (200, {}))
-        Sending(line, file, "http://office.example/upload", method="POST").run()
+        sending = Sending(line, file, "http://office.example/upload", method="POST")
+        sending.run()
         assert [method for method, _, _ in line.asked] == ["OPTIONS", "POST"]
+        # Another time it may say more.
+        assert "protocol" not in sending.state
 
     def test_a_server_that_can_not_be_reached_has_not_said_that_it_speaks_nothing(self, file):
         line = ScriptedLine(*[(502, {})] * 9)

@@ -82,7 +82,10 @@ class HostLine:
 
 
 class ScriptedLine:
-    """A line to a server that answers as it is told: a status, headers and a body for each request in turn."""
+    """A line to a server that answers as it is told: a status, headers and a body for each request in turn.
+
+    An answer to a request that was redirected says in Content-Location where it comes from.
+    """
 
     is_cut = False
     pace = Pace()
@@ -101,7 +104,7 @@ class ScriptedLine:
         status, found, *rest = next(self._answers)
         if status >= 400:
             raise AnswerError(f"{status}", answered=status, headers=found, retry_after=found.get("Retry-After"))
-        return Response(status, CaseInsensitiveDict(found), url, *rest)
+        return Response(status, CaseInsensitiveDict(found), found.get("Content-Location", url), *rest)
 
 
 class Sending:
