@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import gzip
 import hashlib
 import json
@@ -568,6 +569,16 @@ def test_part_may_be_shorter_than_what_was_asked_for(get, served, server, target
     assert target.read_bytes() == DATA
     assert len(server.asked) == 4
     assert get.slept == []
+
+
+def test_part_that_ends_before_it_should_is_a_failure(get, stack, served, server, target):
+    """With a last chunk, but without the bytes that it said: asked again and again it must come to an end."""
+    leave_part(target, url=server.url)
+    served.lie = lambda asked, answer: (206, {**answer[1], "Content-Length": None}, b"")
+    with pytest.raises(LinkError, match="cut at 150000 of 300000"):
+        get(server.url)
+    assert len(server.asked) == MOST_FAILURES
+    assert (target.parent / "f.bin.part").read_bytes() == DATA[:HALF]
 
 
 def test_server_without_parts_is_asked_for_all(get, served, server, target):
@@ -1224,6 +1235,28 @@ def test_lock_is_that_of_the_part_and_not_of_what_had_its_name(target, get):
             second.begin(Note(length=1))
             second.write(b"x")
     assert target.read_bytes() == b"abc"
+
+
+@pytest.mark.parametrize("times", [1, 1000])
+def test_part_that_is_finished_while_it_is_opened_is_not_written(target, get, monkeypatch, times):
+    """Between opening it and locking it, it got its name: what is written now would be in the finished file."""
+    real, left = fcntl.flock, [times]
+
+    def flock(file: int, how: int) -> None:
+        if left[0]:
+            left[0] -= 1
+            (target.parent / "f.bin.part").replace(target)
+        real(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    if times > 1:
+        with pytest.raises(TargetBusyError):
+            Part(target)
+        return
+    with Part(target) as part:
+        part.begin(Note(length=5))
+        part.write(b"other")
+    assert target.read_bytes() == b""
 
 
 def test_many_at_once_on_one_target_make_one_file(get, server, target):

@@ -25,6 +25,7 @@ BETWEEN_SAVES = 64 << 20
 
 _BLOCK = 1 << 20
 _LONGEST_NAME = 255
+_MOST_OPENED = 20
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _BOOT = boot_id()
 
@@ -247,7 +248,7 @@ def _beside(target: Path, ending: str) -> Path:
 
 def _open_locked(path: Path) -> int:
     """Open a part and lock it; raises TargetBusyError where somebody else has it."""
-    while True:
+    for _ in range(_MOST_OPENED):
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -256,11 +257,12 @@ def _open_locked(path: Path) -> int:
                 return file
         except BlockingIOError:
             os.close(file)
-            raise TargetBusyError(f"Another transfer writes {str(path)!r}.") from None
+            break
         except BaseException:
             os.close(file)
             raise
         os.close(file)
+    raise TargetBusyError(f"Another transfer writes {str(path)!r}.")
 
 
 def _is_at(file: int, path: Path) -> bool:
