@@ -290,7 +290,7 @@ def compare(answer, text: str, uids: dict[str, str]) -> None:
 
 
 def test_every_error_is_in_the_table():
-    text = "".join((ROOT / "docs" / page).read_text() for page in ("chunk-protocol.md", "work.md"))
+    text = "".join((ROOT / "docs" / page).read_text() for page in ("chunk-protocol.md", "work.md", "transfers.md"))
     shown = re.findall(r"^\| `(\w+)` \| (\d{3}) \|", text, re.MULTILINE)
     errors = [value for value in vars(uh).values() if isinstance(value, type) and issubclass(value, uh.Error)]
     assert sorted(shown) == sorted((error.code, str(error.status)) for error in errors if error is not uh.Error)

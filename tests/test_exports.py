@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import inspect
+import os
+import subprocess
+import sys
 
 import pytest
 
 import upload_helper as uh
+from servers import PLUGIN
 from upload_helper import errors
 
 ERRORS = {
-    "BodyCutError", "BodyStalledError", "ChecksumMismatchError", "ChunkConflictError", "Error", "FinishedError",
+    "AnswerError", "BodyCutError", "BodyStalledError", "CertificateError", "ChecksumMismatchError",
+    "ChunkConflictError", "ContentError", "DigestMismatchError", "Error", "FileChangedError", "FinishedError",
     "ForbiddenError", "HandlerError", "HttpHandlerError", "IncompleteError", "InvalidHandlersError",
-    "InvalidRequestError", "InvalidTaskError", "LedgerBusyError", "LedgerError", "LedgerVersionError",
-    "LengthMismatchError", "LengthRequiredError", "MethodNotAllowedError", "NoJobError", "NotAvailableError",
-    "NotFoundError", "OffsetMismatchError", "SqlHandlerError", "StorageError", "StorageFullError", "SupersededError",
-    "TooLargeError", "TooManyUploadsError", "UnknownNameError", "UnknownTaskError", "UnsupportedTypeError",
-    "UnsupportedVersionError", "WorkError",
+    "InvalidRequestError", "InvalidTaskError", "InvalidTransferError", "LedgerBusyError", "LedgerError",
+    "LedgerVersionError", "LengthMismatchError", "LengthRequiredError", "LinkError", "MethodNotAllowedError",
+    "NoJobError", "NotFoundError", "OffsetMismatchError", "PageError", "ProtocolError", "SourceError",
+    "SqlHandlerError", "StalledError", "StorageError", "StorageFullError", "SupersededError", "TargetBusyError",
+    "TargetError", "TargetExistsError", "TargetFullError", "TooLargeError", "TooManyUploadsError", "TransferError",
+    "UnknownNameError", "UnknownTaskError", "UnsupportedTypeError", "UnsupportedVersionError", "UploadGoneError",
+    "WorkError",
 }  # fmt: skip
 EXPORTED = ERRORS | {
     "Access", "Actions", "ChunkRequest", "ChunkResponse", "StatusRequest", "StatusResponse", "Upload", "UploadHelper",
@@ -32,6 +39,23 @@ def test_list_of_exported_names():
 @pytest.mark.parametrize("name", sorted(EXPORTED))
 def test_exported_name_is_there(name):
     assert hasattr(uh, name)
+
+
+def test_names_that_there_are_not_are_not_there():
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        uh.Nothing  # noqa: B018
+    assert set(dir(uh)) >= EXPORTED
+
+
+@pytest.mark.parametrize(
+    "module", ["upload_helper.transfer.upload", "upload_helper.transfer.download", "upload_helper.cli"]
+)
+def test_clients_do_not_wait_for_flask(module):
+    script = f"import sys, {module}; print(*{{'flask', 'werkzeug', 'sqlalchemy', 'rich'}} & sys.modules.keys())"
+    environment = {**os.environ, "PYTHONPATH": str(PLUGIN)}
+    command = [sys.executable, "-c", script]
+    loaded = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert loaded.split() == []
 
 
 def test_every_error_is_exported():

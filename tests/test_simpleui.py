@@ -13,7 +13,7 @@ import pytest
 
 from runs import FakeContext, FakeWork
 from test_http_handler import Server, make_server, server  # noqa: F401
-from upload_helper.errors import Error, InvalidHandlersError, NotAvailableError, SqlHandlerError
+from upload_helper.errors import Error, InvalidHandlersError, SqlHandlerError
 from upload_helper.work import Backoff, Condition, State, Work, simpleui
 from upload_helper.work.conditions import Conditions
 from upload_helper.work.context import Reason, Stopped
@@ -192,15 +192,133 @@ def test_periodic_worker(work):
     assert work.get(task.uid).state is State.CANCELLED
 
 
-def test_upload_and_download_say_that_they_are_not_there_yet(work):
-    with pytest.raises(NotAvailableError, match="StartUploadWorkRequest is not available"):
-        run_commands(sample(UPLOAD)(HashMap({"listener": "photo", "photo_path": "/tmp/a.jpg"})), work)
-    with pytest.raises(NotAvailableError, match="StartDownloadWorkRequest is not available"):
-        run_commands(sample(DOWNLOAD)(HashMap({"listener": "btn_run"})), work)
-    assert work.list() == []
-    uid = work.start_work([{"action": "run", "type": "set", "method": "a=1"}], tag="my_task_upload")
+# --- the samples of files that are sent and fetched ---
+
+
+@pytest.fixture
+def told(work) -> list[dict]:
+    """What the functions were told that the samples name for the end."""
+    seen: list[dict] = []
+    for name in ("request_upload_callback", "request_download_callback"):
+        work.registry.function(name)(lambda hash_map: seen.append(dict(hash_map.variables)))
+    return seen
+
+
+def answering(*statuses: int, body: bytes = b"", **headers: str):
+    """Answer with these statuses in turn, the last one again and again; the server speaks no protocol of uploads."""
+    left = list(statuses)
+
+    def answer(asked):
+        if asked.command == "OPTIONS":
+            return 405, {}, b""
+        return (left.pop(0) if len(left) > 1 else left[0]), headers, body
+
+    return answer
+
+
+def upload(work, server, photo: Path) -> None:  # noqa: F811
+    """Run the sample, with the address of a server that there is."""
+    function = sample(UPLOAD.replace("http://192.168.1.41:3000", server.url))
+    run_commands(function(HashMap({"listener": "photo", "photo_path": str(photo)})), work)
+
+
+def test_upload_sample(work, server, told, tmp_path):  # noqa: F811
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"jpeg" * 1000)
+    server.answer = answering(200, body=b'{"id": 7}')
+    upload(work, server, photo)
+    (task,) = work.list()
+    assert (task.kind, task.tag, task.retry) == ("upload", "my_task_upload", True)
+    assert work.runner().run_until_idle() == 1
+    done = work.get(task.uid)
+    assert (done.state, done.result, done.done, done.total) == (State.SUCCEEDED, '{"id": 7}', 4000, 4000)
+    (sent,) = [asked for asked in server.asked if asked.command == "POST"]
+    assert (sent.path, sent.headers["Accept"], sent.headers["Authorization"]) == ("/upload", "*/*", "Basic Og==")
+    assert b"jpeg" * 1000 in sent.body
+    (variables,) = told
+    assert (variables["ResultMessage"], variables["ResultError"]) == ('{"id": 7}', "")
+
+
+def test_upload_sample_that_is_refused_tells_the_callback_why(work, server, told, tmp_path):  # noqa: F811
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"jpeg")
+    server.answer = answering(413, body=b"at most 3 bytes")
+    upload(work, server, photo)
+    work.runner().run_until_idle()
+    (task,) = work.list()
+    assert (task.state, task.attempt) == (State.FAILED, 1)
+    (variables,) = told
+    assert variables["ResultError"] == variables["ErrorMessage"] == task.error
+    assert "413" in task.error
+    assert "at most 3 bytes" in task.error
+    assert variables["ResultMessage"] == ""
+
+
+def test_upload_sample_of_a_photo_that_is_gone_tells_the_callback(work, server, told, tmp_path):  # noqa: F811
+    upload(work, server, tmp_path / "none.jpg")
+    work.runner().run_until_idle()
+    assert "There is no file" in told[0]["ResultError"]
+
+
+def test_upload_sample_stops_by_its_tag(work, server, told, tmp_path):  # noqa: F811
+    upload(work, server, tmp_path / "none.jpg")
     run_commands(sample(UPLOAD)(HashMap({"listener": "btn_stop"})), work)
-    assert work.get(uid).state is State.CANCELLED
+    assert [task.state for task in work.list()] == [State.CANCELLED]
+    assert work.runner().run_until_idle() == 0
+    assert told == []
+
+
+def test_download_sample(work, goods, server, told):  # noqa: F811
+    set_up(work, goods, server.url)
+    video = b"mp4" * 1000
+    server.answer = answering(503, 200, body=video)
+    run_commands(sample(DOWNLOAD)(HashMap({"listener": "btn_run"})), work)
+    (task,) = work.list()
+    assert (task.kind, task.tag, task.title, task.body) == ("download", "my_task_download", "Загрузка", "видео.mp4")
+    file = Path(task.handlers[0]["file"])
+    assert file.read_bytes() == b""
+    work.runner().run_until_idle()
+    done = work.get(task.uid)
+    assert (done.state, done.result, done.error) == (State.SUCCEEDED, str(file), "")
+    assert file.suffix == ".mp4"
+    assert file.read_bytes() == video
+    assert [asked.path for asked in server.asked] == ["/download", "/download"]
+    (variables,) = told
+    assert (variables["ResultMessage"], variables["ResultError"]) == (str(file), "")
+    assert variables["SQLConnectDatabase"] == str(goods)
+    file.unlink()
+
+
+def test_download_sample_without_its_alias_tells_the_callback(work, told):
+    run_commands(sample(DOWNLOAD)(HashMap({"listener": "btn_run"})), work)
+    work.runner().run_until_idle()
+    (task,) = work.list()
+    assert task.state is State.FAILED
+    assert "There is no alias 'long1c'" in told[0]["ResultError"]
+    Path(task.handlers[0]["file"]).unlink()
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({}, "StartUploadWorkRequest needs an object"), ({"request": "{"}, "not JSON"), ({"request": {}}, "has no url"),
+        ({"request": {"url": "http://x/"}}, "names no file"), ({"request": {"url": "ftp://x/", "file": "a"}}, "no address"),
+        ({"request": {"url": "#", "file": "a"}}, "names no alias"),
+        ({"request": {"url": "http://x/", "file": "a", "speed": 1}}, "'speed' is no member"),
+        ({"request": {"url": "http://x/", "file": 5}}, "file of an upload cannot be 5"),
+        ({"request": {"url": "http://x/", "file": "a", "priority": 99}}, "99 is no priority"),
+        ({"request": {"url": "http://x/", "file": "a", "limit": "fast"}}, "'fast' is no limit"),
+        ({"request": {"url": "http://x/", "file": "a", "stall": 0}}, "stall 0 is no time"),
+        ({"request": {"url": "http://x/", "file": "a", "method": "STEAL"}}, "'STEAL' is none of"),
+        ({"request": {"url": "http://x/", "file": "a", "protocol": "ftp"}}, "'ftp' is none of"),
+        ({"request": {"url": "http://x/", "file": "a", "postExecute": "{"}}, "not the JSON of handlers"),
+        ({"request": {"url": "http://x/", "file": "a", "headers": {"a b": "c"}}}, "cannot be the name of a header"),
+    ],
+)  # fmt: skip
+def test_upload_that_cannot_be_is_refused_at_once(work, value, said):
+    with pytest.raises(Error, match=said):
+        put(work, StartUploadWorkRequest=value)
+    assert work.list() == []
 
 
 def test_bare_names_of_commands_are_there():

@@ -32,7 +32,7 @@ def give(source: Path, target: Path, *, overwrite: bool, mode: int) -> None:
         if overwrite:
             scratch.replace(target)
         else:
-            _rename_new(scratch, target)
+            rename_new(scratch, target)
     finally:
         scratch.unlink(missing_ok=True)
     sync_directory(target.parent)
@@ -59,7 +59,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
             os.fsync(write.fileno())
 
 
-def _rename_new(source: Path, target: Path) -> None:
+def rename_new(source: Path, target: Path) -> None:
     """Give a file its name unless somebody else has it; a link does that in one step where there are links."""
     try:
         os.link(source, target, follow_symlinks=False)

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from . import browser, machine, scale, shapes
+from . import browser, machine, scale, shapes, transfers
 from .peers import Nginx, Ours, Peer, Tus, install_node_packages
 from .report import Report
 from .rows import Row
@@ -93,7 +93,17 @@ def _narrow(folder: Path, source: Path, options: argparse.Namespace) -> list[Row
     return browser.on_narrow_link(folder, source, (8 if options.quick else 32) * MIB, min(3, options.rounds))
 
 
-PARTS = {"chunks": _chunks, "scale": _scale, "memory": _memory, "browser": _browser, "narrow": _narrow}
+def _transfers(folder: Path, source: Path, options: argparse.Namespace) -> list[Row]:
+    _say("programs that send and fetch")
+    file = folder / "transferred"
+    _write_source(file, 128 * MIB if options.quick else GIB)
+    return transfers.measure(folder, file, options.rounds)
+
+
+PARTS = {
+    "chunks": _chunks, "scale": _scale, "memory": _memory, "browser": _browser, "narrow": _narrow,
+    "transfers": _transfers,
+}  # fmt: skip
 
 
 def _write_source(path: Path, size: int) -> None:

@@ -19,6 +19,7 @@ from . import client
 NODE = Path(__file__).parent / "node"
 
 _NGINX = """\
+{modules}
 {user}
 worker_processes 2;
 daemon off;
@@ -37,7 +38,7 @@ http {{
     server {{
         listen 127.0.0.1:{port};
         root {files};
-        dav_methods PUT;
+        {methods}
     }}
 }}
 """
@@ -115,6 +116,8 @@ class Nginx(Peer):
 
     name = "nginx"
     wire = staticmethod(client.webdav)
+    modules = ""
+    methods = "dav_methods PUT;"
 
     def __enter__(self) -> Peer:
         self._files = self.folder / "files"
@@ -123,7 +126,8 @@ class Nginx(Peer):
         # A master that runs as root would hand its workers to nobody, who may not write here.
         user = f"user {getpass.getuser()};" if os.geteuid() == 0 else ""
         conf = self.folder / "nginx.conf"
-        conf.write_text(_NGINX.format(user=user, run=self.folder, files=self._files, port=self.port))
+        about = {"modules": self.modules, "methods": self.methods, "user": user, "run": self.folder}
+        conf.write_text(_NGINX.format(**about, files=self._files, port=self.port))
         self._process = subprocess.Popen(
             [nginx_program(), "-p", str(self.folder), "-c", str(conf), "-e", str(self.folder / "error.log")]
         )

@@ -10,6 +10,7 @@ from .browser import RESUMABLE, RESUMABLE_TUNED, UPPY, UPPY_TUNED
 from .rows import Row
 from .scale import EARLY
 from .shapes import GIB, MIB
+from .transfers import CURL, SYNCED
 
 NGINX, TUS = "nginx", "@tus/server"
 
@@ -30,7 +31,7 @@ def judge(rows: list[Row]) -> list[Target]:
     """Return the targets that the rows have something to say about."""
     keyed = {row.key: row for row in rows if row.key}
     found = []
-    for text, sign, limit, figure in (*_of_big_chunks(keyed), *_of_the_rest(keyed), *_of_browsers()):
+    for text, sign, limit, figure in (*_of_big_chunks(keyed), *_of_the_rest(keyed), *_of_browsers(), *_of_transfers()):
         with suppress(KeyError):
             value = figure(keyed)
             found.append(Target(f"{text} {sign}", limit, value, value >= limit if sign == "≥" else value <= limit))
@@ -75,6 +76,16 @@ def _of_browsers() -> list[tuple[str, str, float, Callable[[Rows], float]]]:
         )
         for other, limit in limits.items()
     ]
+
+
+def _of_transfers() -> list[tuple[str, str, float, Callable[[Rows], float]]]:
+    return [
+        (f"a file {way}, to {other}", "≥", 0.8, _ratio(f"transfer {way}", other))
+        for way, other in (
+            ("to ours", CURL), ("to nginx, PUT", CURL), ("from ours", CURL), ("from ours", SYNCED),
+            ("from nginx", CURL), ("from nginx", SYNCED),
+        )
+    ]  # fmt: skip
 
 
 def _ratio(key: str, other: str) -> Callable[[Rows], float]:

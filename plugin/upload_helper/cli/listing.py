@@ -9,8 +9,10 @@ from typing import Any
 
 from ..errors import UnknownTaskError, shown
 from ..jobs import job_uid
+from ..transfer.figures import amounts_text, size_text, span_text, speed_text
 from ..work import State, Task, Work
 from ..work.aliases import hidden, scrubbed
+from ..work.lanes import priority_of
 from ..work.leases import Watch
 from .text import local_time, printable
 
@@ -34,7 +36,8 @@ class Listing:
         """Return what there is to say of a task: its step, that its worker is gone, or why it failed."""
         if task.uid in self.gone:
             return "worker gone; the next worker begins it again"
-        return task.step_name if task.state is State.RUNNING else scrubbed(task.error)
+        said = task.step_name if task.state is State.RUNNING else scrubbed(task.error)
+        return ", ".join(part for part in (*_figures(task), said) if part)
 
 
 class Look:
@@ -71,6 +74,17 @@ class Changes:
             self._last[task.uid] = text = json.dumps(record(task, listing))
             if before.get(task.uid) != text:
                 yield task
+
+
+def _figures(task: Task) -> Iterator[str]:
+    """Give how far a transfer is, how fast it is, and how long it will take."""
+    if task.done is None or (task.state.ended and task.error):
+        return
+    yield amounts_text(task.done, task.total) if task.done != task.total else size_text(task.done)
+    if task.state is State.RUNNING and task.speed is not None:
+        yield speed_text(task.speed)
+        left = span_text((task.total - task.done) / task.speed) if task.total is not None and task.speed else ""
+        yield f"{left} left" if left else ""
 
 
 def find(work: Work, uid: str) -> Task:
@@ -114,6 +128,11 @@ def record(task: Task, listing: Listing, *, whole: bool = False) -> dict[str, An
         "started": task.started,
         "ended": task.ended,
         "error": scrubbed(task.error),
+        "kind": task.kind,
+        "priority": priority_of(task.lane),
+        "done": task.done,
+        "total": task.total,
+        "speed": task.speed,
     }
     if whole:
         for name in ("handlers", "post_execute", "variables"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from ..version import __version__
+from .transfers import get, send
 from .work import work
 
 
@@ -15,6 +16,8 @@ def main() -> None:
 
 
 main.add_command(work)
+main.add_command(send)
+main.add_command(get)
 
 
 @main.command()

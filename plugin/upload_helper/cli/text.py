@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import time
 
-_BREAK = re.compile(r"[^\S ]+")
+from ..transfer.figures import printable
 
-
-def printable(text: str) -> str:
-    """Return a text on one line, without what would play with the terminal."""
-    return "".join(c if c.isprintable() else "?" for c in _BREAK.sub(" ", text))
+__all__ = ["local_time", "printable"]
 
 
 def local_time(seconds: float) -> str:

@@ -104,15 +104,21 @@ def work() -> None:
     show_default=True,
     help="Seconds between two looks at the ledger.",
 )
+@click.option("--transfers", type=click.IntRange(1, 2), default=1, show_default=True, help="Files at a time.")
+@click.option("--limit", default="0", metavar="RATE", help="Of all transfers: 200k, or by hour 08-18:200k,18-08:0.")
+@click.option("--notify", is_flag=True, help="Show transfers on the desktop, too.")
 @click.option("--until-idle", is_flag=True, help="End when no task can run now.")
 @click.option("--quiet", is_flag=True, help="Show no table, also in a terminal.")
-def run(chosen: Chosen, *, threads: int, lease: float, poll: float, until_idle: bool, quiet: bool) -> None:
+def run(
+    chosen: Chosen, *, threads: int, lease: float, poll: float, until_idle: bool, quiet: bool, **transfers: Any
+) -> None:
     """Run tasks until SIGTERM or Ctrl-C; in a terminal with a table of them."""
     live = sys.stdout.isatty() and not quiet and not until_idle
     logging.basicConfig(
         level=logging.CRITICAL if live else logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
     with chosen.open(must_exist=False) as opened:
+        _set_up(opened, **transfers)
         runner = opened.runner(threads=threads, lease=lease, poll=poll)
         if until_idle:
             click.echo(f"{runner.run_until_idle()} runs")
@@ -124,6 +130,17 @@ def run(chosen: Chosen, *, threads: int, lease: float, poll: float, until_idle: 
                 runner.run_forever()
         else:
             runner.run_forever()
+
+
+def _set_up(opened: Work, *, transfers: int, limit: str, notify: bool) -> None:
+    from ..transfer.desktop import Desktop  # noqa: PLC0415
+    from ..transfer.pace import Pace  # noqa: PLC0415
+
+    opened.transfers = max(opened.transfers, transfers)
+    if limit != "0":
+        opened.pace = Pace(limit)
+    if notify:
+        opened.sinks = (*opened.sinks, Desktop)
 
 
 @work.command("list")

@@ -13,11 +13,14 @@ from typing import Any, Self
 
 from ..errors import InvalidRequestError, shown
 from ..upload import LARGEST_INTEGER, LONGEST_IDENTIFIER
-from . import structs
+from .fields import LARGEST, read_dictionary, write_dictionary
 
 RAW = "application/octet-stream"
 MULTIPART = "multipart/form-data"
-ENCODINGS = (*structs.STRUCT_TYPES, MULTIPART, RAW)
+JSON = "application/json"
+MSGPACK = "application/msgpack"
+STRUCT_TYPES = (JSON, MSGPACK)
+ENCODINGS = (*STRUCT_TYPES, MULTIPART, RAW)
 
 CHECKSUM_ALGORITHMS = ("sha256", "sha512", "sha1", "md5")
 
@@ -62,6 +65,8 @@ class ChunkRequest:
     @classmethod
     def streamed(cls, members: Mapping[str, Any], blocks: Iterable[bytes | memoryview], length: int | None) -> Self:
         """Return a request whose content comes in `blocks`, `length` bytes in all or not known yet."""
+        from . import structs  # noqa: PLC0415 - clients send no chunks this way, and begin sooner without
+
         request = structs.load(cls, {**members, "content": b""})
         del request.__dict__["content"]
         request.__dict__.update(_blocks=iter(blocks), _length=length)
@@ -141,6 +146,36 @@ class StatusResponse:
     """Of the finished file, ``<algorithm>:<hex>``, where the client has declared one; it was verified."""
 
 
+@dataclass(frozen=True)
+class ChunkOffer:
+    """Answers OPTIONS: that the chunk protocol is spoken here, and its limits."""
+
+    max_chunk_size: int
+    """Bytes."""
+    max_chunks: int
+    """Of one upload."""
+
+    @classmethod
+    def parse(cls, headers: Mapping[str, str]) -> Self | None:
+        """Read the header; None where nobody speaks the protocol, or not in a way that is known here."""
+        texts = [text for name, text in headers.items() if name.lower() == OFFER_HEADER.lower()]
+        try:
+            members = read_dictionary(",".join(texts))
+        except InvalidRequestError:
+            return None
+        size, count = members.get("max-chunk-size"), members.get("max-chunks")
+        if members.get("chunks") is not True or type(size) is not int or type(count) is not int:
+            return None
+        return cls(size, count) if min(size, count) > 0 else None
+
+    def build(self) -> dict[str, str]:
+        """Return the header."""
+        limits = {"max-chunk-size": min(self.max_chunk_size, LARGEST), "max-chunks": min(self.max_chunks, LARGEST)}
+        return {OFFER_HEADER: write_dictionary({"chunks": True, **limits})}
+
+
+OFFER_HEADER = "X-Upload-Helper"
+"""In an answer to OPTIONS, a dictionary as in RFC 9651: ``chunks, max-chunk-size=67108864, max-chunks=1000000``."""
 MOST_ITEMS = 1000
 """What a chunk in JSON or msgpack may hold in all; it has a dozen members."""
 
@@ -148,9 +183,9 @@ TEXT_FIELDS = frozenset(f.name for f in fields(ChunkRequest) if f.name != "conte
 REQUIRED_FIELDS = frozenset({"fileName", "totalSize", "chunkCount", "chunkNumber"})
 
 
-def to_text(request: ChunkRequest) -> dict[str, str]:
+def to_text(request: ChunkRequest | StatusRequest) -> dict[str, str]:
     """Return the fields of a request, without its content, for a query or a form; empty ones may be left out."""
-    values = {name: getattr(request, name) for name in TEXT_FIELDS}
+    values = {f.name: getattr(request, f.name) for f in fields(request) if f.name != "content"}
     return {name: str(value) for name, value in values.items() if value != "" or name in REQUIRED_FIELDS}
 
 

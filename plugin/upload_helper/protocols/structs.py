@@ -18,10 +18,9 @@ import marshmallow as ma
 import msgpack
 
 from ..errors import InvalidRequestError, shown
+from .chunked import JSON, MSGPACK, STRUCT_TYPES
 
-JSON = "application/json"
-MSGPACK = "application/msgpack"
-STRUCT_TYPES = (JSON, MSGPACK)
+__all__ = ["JSON", "MOST_ITEMS", "MSGPACK", "STRUCT_TYPES", "decode", "encode", "from_text", "load", "schema"]
 
 # What a parsed body may hold in all: objects cost some 60 bytes each, whatever little they cost on the wire.
 MOST_ITEMS = 100_000
@@ -197,6 +196,8 @@ def _field(hint: Any, *, required: bool, nullable: bool = False) -> ma.fields.Fi
         return simple[hint](**options)
     if origin is list and arguments:
         return ma.fields.List(_field(arguments[0], required=True), **options)
+    if origin is tuple and arguments and ... not in arguments:
+        return ma.fields.Tuple([_field(argument, required=True) for argument in arguments], **options)
     if origin is dict:
         keys, values = (_field(argument, required=True) for argument in arguments)
         return ma.fields.Dict(keys=keys, values=values, **options)
@@ -204,7 +205,7 @@ def _field(hint: Any, *, required: bool, nullable: bool = False) -> ma.fields.Fi
         return ma.fields.Raw(validate=ma.validate.OneOf(arguments), **options)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return _Record(hint, **options)
-    known = "str, int, float, bool, bytes, list, dict, Literal or a dataclass"
+    known = "str, int, float, bool, bytes, list, tuple, dict, Literal or a dataclass"
     raise TypeError(f"a field of type {hint!r} is not understood; use {known}.")
 
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
-from pathlib import Path
 from typing import Self
 
+from ..boot import boot_id
 from ..errors import NotFoundError
 from ..locks import fence
 from .files import TABLE, UploadFolder, write_at
@@ -50,8 +50,8 @@ _NOT_RECEIVED = re.compile(b"[^\x02]+")
 def _boot_id() -> bytes:
     """Return what is different after each start of the machine; zeros where the system does not tell."""
     try:
-        return uuid.UUID(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()).bytes
-    except (OSError, ValueError):
+        return uuid.UUID(boot_id()).bytes
+    except ValueError:
         return bytes(16)
 
 

@@ -9,7 +9,7 @@ from werkzeug.exceptions import HTTPException, default_exceptions
 
 from ..errors import Error, ForbiddenError, InvalidRequestError, MethodNotAllowedError, shown
 from ..intake import check_same_site, drain, respond
-from ..protocols.chunked import MULTIPART, RAW, REQUIRED_FIELDS
+from ..protocols.chunked import MULTIPART, RAW, REQUIRED_FIELDS, ChunkOffer
 from ..service import log
 from ..state import current_state
 from . import assets, chunks, cors, dialects, filepond, files, pages, rufh, tus
@@ -162,6 +162,8 @@ def _options(uid: str | None) -> Response:
     for protocol in (tus, rufh):
         answer.headers.update(protocol.handle("OPTIONS", uid).headers)
     answer.headers["Allow"] = ", ".join(chunks.ON_COLLECTION if uid is None else chunks.ON_UPLOAD)
+    config = current_state().config
+    answer.headers.update(ChunkOffer(config.max_chunk_size, config.max_chunks).build())
     return _with_token(answer)
 
 

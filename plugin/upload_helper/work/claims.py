@@ -6,31 +6,27 @@ number any more, or the task does not run: a worker that was paused past its lea
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     CursorResult,
-    Select,
     bindparam,
     case,
-    func,
-    literal,
     select,
-    union_all,
     update,
 )
 
 from ..errors import InvalidTaskError, UnknownTaskError, WorkError, shown
 from ..retry import Backoff
 from .clock import process_name
+from .lanes import Places, conditions_of, heads, queue_in, queues, take_place
 from .leases import Lease
 from .queue import Queue, end_of
-from .rows import read_row
+from .rows import dump, read_row
 from .tables import ROW_VERSION, tasks
 from .task import Condition, State, Task, mask_of
 
@@ -39,8 +35,6 @@ MOST_RECORDED = 1 << 16
 
 _PATIENCE = 100
 """How often in a row a worker may vanish in a task before the next one waits: the task may be what kills them."""
-
-_ALL = range(1 << len(Condition))
 
 c = tasks.c
 
@@ -67,6 +61,8 @@ class PutBack:
     """Seconds from now on; without any, the task keeps its place."""
     failed: bool | None = None
     """Whether the attempt failed; None if it came to no end, and does not count."""
+    failures: int | None = None
+    """How often it has failed in a row by now; None for once more than before."""
     result: str = ""
     error: str = ""
 
@@ -74,20 +70,26 @@ class PutBack:
 class Claims(Queue):
     """What workers do with the tables. Every method is one transaction, and raises LedgerError."""
 
-    def claim(self, lost: frozenset[Condition], lease: float) -> Claim | None:
-        """Take the task that is due for the longest time, of those that need no condition that is lost."""
-        masks = tuple(mask for mask in _ALL if not mask & mask_of(lost))
+    def claim(
+        self, lost: frozenset[Condition], lease: float, transfers: int = 1, *, others: bool = True
+    ) -> Claim | None:
+        """Take the task that is due for the longest time, of those that need no condition that is lost.
+
+        Of transfers those with the highest priority go first, and only so many run on this machine at a time; without
+        `others` none but them are taken.
+        """
+        places = Places(transfers, self.clock.boot, others)
         while True:
             with self.engines.read() as connection:
-                rows = connection.execute(_candidates(masks), {"now": self.clock.wall(), "version": ROW_VERSION})
-                found = min(rows, key=lambda row: (row.next_run, row.id), default=None)
-            if found is None:
+                found = heads(connection, mask_of(lost), self.clock.wall(), ROW_VERSION, places)
+            if not found:
                 return None
-            claim = self._take(found.uid, found.attempt, lease)
+            claim = self._take(found[0], lease, places)
             if claim is not None:
                 return claim
 
-    def _take(self, uid: str, attempt: int, lease: float) -> Claim | None:
+    def _take(self, found: Any, lease: float, places: Places) -> Claim | None:
+        uid, attempt = found.uid, found.attempt
         end = self.clock.monotonic() + lease
         values = {
             "uid_": uid,
@@ -99,7 +101,11 @@ class Claims(Queue):
             "lease_": lease,
         }
         with self.engines.write() as connection:
-            row = connection.execute(_TAKE, values).mappings().first()
+            take = _TAKE
+            if found.lane:
+                take = _TAKE.where(take_place(connection, places))
+                values |= places.values()
+            row = connection.execute(take, values).mappings().first()
         if row is None:
             return None
         try:
@@ -107,14 +113,20 @@ class Claims(Queue):
         except WorkError as error:
             return Claim(uid, attempt + 1, end, None, str(error))
 
+    def save(self, uid: str, attempt: int, saved: Mapping[str, Any], **amounts: Any) -> bool:
+        """Keep what a transfer needs to go on where it is; return False, and change nothing, if it was lost."""
+        text = dump(saved, "state of a transfer")
+        with self.engines.write() as connection:
+            return connection.execute(_held(uid, attempt).values(saved=text, **amounts)).rowcount == 1
+
     def renew(
-        self, uid: str, attempt: int, lease: float, progress: float | None = None, step_name: str = ""
+        self, uid: str, attempt: int, lease: float, progress: float | None = None, step_name: str = "", **amounts: Any
     ) -> tuple[float, bool] | None:
         """Keep a task; return until when (monotonic clock) and whether it shall stop, or None if it was lost."""
         end = self.clock.monotonic() + lease
         values = {"lease_end": end, "lease": lease, "progress": progress, "step_name": clean(step_name, 1000)}
         with self.engines.write() as connection:
-            row = connection.execute(_held(uid, attempt).values(values).returning(c.cancel)).first()
+            row = connection.execute(_held(uid, attempt).values(**values, **amounts).returning(c.cancel)).first()
         return None if row is None else (end, bool(row.cancel))
 
     def held(self, attempts: Iterable[tuple[str, int]]) -> dict[str, bool]:
@@ -145,7 +157,7 @@ class Claims(Queue):
         due: Any = now + how.delay if how.delay else case((c.next_run > now, now), else_=c.next_run)
         values = {**_wait(how.state, mask_of(conditions), now), "next_run": due, "progress": None, "step_name": ""}
         if how.failed is not None:
-            failures = c.failures + 1 if how.failed else 0
+            failures = (how.failures or c.failures + 1) if how.failed else 0
             values |= {"failures": failures, "losses": 0, "result": clean(how.result), "error": clean(how.error)}
         elif how.error:
             values |= {"losses": c.losses + 1, "error": clean(how.error)}
@@ -201,28 +213,23 @@ class Claims(Queue):
 
     def wants(self) -> frozenset[Condition]:
         """Return the conditions that tasks wait for, so that nobody is asked about others."""
-        masks: list[int] = []
-        last: int | None = 0
         with self.engines.read() as connection:
-            # One step per combination, however many tasks wait.
-            while last is not None and last in _ALL:
-                masks.append(last)
-                last = connection.execute(_NEXT_MASK, {"last": last}).scalar()
-        return frozenset(condition for condition in Condition for mask in masks if mask & mask_of([condition]))
+            there = queues(connection)
+        return frozenset(condition for condition in Condition for number in there if number & mask_of([condition]))
 
     def block(self, lost: frozenset[Condition]) -> int:
         """Show tasks as BLOCKED that wait for a lost condition; claims look at the conditions themselves."""
-        masks = [mask for mask in _ALL if mask & mask_of(lost)]
-        return self._show(State.ENQUEUED, State.BLOCKED, masks) if masks else 0
+        return self._show(State.ENQUEUED, State.BLOCKED, lambda mask: bool(mask & mask_of(lost))) if lost else 0
 
     def unblock(self, lost: frozenset[Condition]) -> int:
         """Show tasks as ENQUEUED whose conditions hold again."""
-        return self._show(State.BLOCKED, State.ENQUEUED, [mask for mask in _ALL if not mask & mask_of(lost)])
+        return self._show(State.BLOCKED, State.ENQUEUED, lambda mask: not mask & mask_of(lost))
 
-    def _show(self, before: State, after: State, masks: list[int]) -> int:
-        those = (c.state == before, c.waiting.in_(masks), c.version <= ROW_VERSION)
+    def _show(self, before: State, after: State, chosen: Callable[[int], bool]) -> int:
         with self.engines.read() as connection:
-            if connection.execute(select(c.id).where(*those).limit(1)).first() is None:
+            numbers = [number for number in queues(connection) if chosen(conditions_of(number))]
+            those = (c.state == before, c.waiting.in_(numbers), c.version <= ROW_VERSION)
+            if not numbers or connection.execute(select(c.id).where(*those).limit(1)).first() is None:
                 return 0
         with self.engines.write() as connection:
             return connection.execute(update(tasks).where(*those).values(state=after)).rowcount
@@ -232,23 +239,6 @@ def clean(text: str, longest: int = MOST_RECORDED) -> str:
     """Return text as both databases take it: no NUL, no half characters, and not longer than that."""
     cut = text if len(text) <= longest else text[: longest - 1] + "…"
     return cut.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
-
-
-@lru_cache(maxsize=32)
-def _candidates(masks: tuple[int, ...]) -> Select[Any]:
-    """Return the query for the first in each queue; every combination of conditions is one, so none is searched."""
-    heads = [
-        select(
-            select(c.id, c.uid, c.attempt, c.next_run)
-            .where(c.waiting == literal(mask, literal_execute=True))
-            .where(c.next_run <= bindparam("now"), c.version <= bindparam("version"))
-            .order_by(c.next_run, c.id)
-            .limit(1)
-            .subquery()
-        )
-        for mask in masks
-    ]
-    return union_all(*heads)  # type: ignore[return-value]
 
 
 _TAKE = (
@@ -273,7 +263,7 @@ _TAKE = (
 _LEASES = select(c.uid, c.attempt, c.owner, c.boot, c.lease_end, c.lease).where(
     c.state == State.RUNNING, c.version <= ROW_VERSION
 )
-_NEXT_MASK = select(func.min(c.waiting)).where(c.waiting > bindparam("last"))
+_NOBODY: dict[str, Any] = {"owner": "", "boot": "", "lease_end": None, "lease": None, "speed": None}
 
 
 def _held(uid: str, attempt: int) -> Any:
@@ -282,8 +272,7 @@ def _held(uid: str, attempt: int) -> Any:
 
 
 def _wait(state: State, mask: int, now: float) -> dict[str, Any]:
-    nobody = {"owner": "", "boot": "", "lease_end": None, "lease": None}
-    return {**nobody, "state": state, "waiting": mask, "since": now}
+    return {**_NOBODY, "state": state, "waiting": queue_in(c.lane, mask), "since": now}
 
 
 def _known_mask(conditions: str) -> int:

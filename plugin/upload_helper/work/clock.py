@@ -16,6 +16,8 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from ..boot import boot_id as machine_boot_id
+
 TURNED_BACK = 60
 """Seconds by which a clock may be behind that of another machine before it counts as turned back."""
 
@@ -39,11 +41,9 @@ class Clock:
 @cache
 def boot_id() -> str:
     """Return a name for this boot and its monotonic clock, or '' where there is none to be had."""
-    with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        # A container may have a monotonic clock of its own (time_namespaces(7)).
-        return f"{boot} {_namespace('time')}".strip()
-    return ""
+    boot = machine_boot_id()
+    # A container may have a monotonic clock of its own (time_namespaces(7)).
+    return f"{boot} {_namespace('time')}".strip() if boot else ""
 
 
 def process_name() -> str:

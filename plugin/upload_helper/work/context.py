@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,10 @@ class Outcome:
     """Whether any handler failed."""
     retry_after: float | None = None
     """Seconds that a server asked to be left alone for; None if it did not say."""
+    final: bool = False
+    """Whether it would fail again, so that there is nothing to retry."""
+    moved: bool = False
+    """Whether it came so far that earlier failures say nothing any more."""
 
 
 def is_ctrl_c(error: BaseException) -> bool:
@@ -75,11 +80,14 @@ class Context:
         """Until when the task is ours, by the monotonic clock; the runner moves it on."""
         self.progress: float | None = None
         self.step_name = ""
+        self.amounts: dict[str, float | None] = {}
+        """Bytes that are done, that there are in total, and per second, of a transfer."""
         self.is_reported = True
         """Whether the ledger knows the progress."""
         self._clock = clock
         self._reason: Reason | None = None
         self._stop = threading.Event()
+        self._on_stop: list[Callable[[], object]] = []
 
     def check(self) -> None:
         """Raise Stopped if the task was cancelled, a condition or the lease was lost, or the runner ends; cheap."""
@@ -95,6 +103,24 @@ class Context:
         self.step_name = str(step_name) or self.step_name
         self.is_reported = False
 
+    def report_bytes(self, done: int, total: int | None, speed: float | None, step_name: str = "") -> None:
+        """Say how many bytes of a transfer are done; otherwise as `report`."""
+        self.amounts = {"done": done, "total": total, "speed": speed}
+        self.report(done / total if total else None, step_name)
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Keep in the ledger what the next attempt needs to go on; raises Stopped if the task is not ours any more."""
+        self.check()
+        if not self.work.ledger.save(self.task.uid, self.task.attempt, state, **self.amounts):
+            self.stop(Reason.LEASE)
+            self.check()
+
+    def on_stop(self, action: Callable[[], object]) -> None:
+        """Call `action`, which must not wait for anything, as soon as the run must end: it ends what is blocked."""
+        self._on_stop.append(action)
+        if self._reason is not None:
+            action()
+
     def sleep(self, seconds: float) -> None:
         """Wait, and raise Stopped as soon as `check` would."""
         until = self._clock.monotonic() + seconds
@@ -108,3 +134,5 @@ class Context:
         if self._reason is None:
             self._reason = reason
         self._stop.set()
+        for action in tuple(self._on_stop):
+            action()

@@ -109,7 +109,8 @@ def _again(task: Task, outcome: Outcome, backoff: Backoff) -> PutBack | None:
     """Return how the task comes back after this run, or None if it ended."""
     if task.period is not None:
         return PutBack(delay=task.period, failed=outcome.failed, result=outcome.result, error=outcome.error)
-    if outcome.failed and task.retry:
-        delay = backoff.delay(task.failures + 1, outcome.retry_after)
-        return PutBack(delay=delay, failed=True, result=outcome.result, error=outcome.error)
+    if outcome.failed and task.retry and not outcome.final:
+        failures = 1 if outcome.moved else task.failures + 1
+        delay = backoff.delay(failures, outcome.retry_after)
+        return PutBack(delay=delay, failed=True, failures=failures, result=outcome.result, error=outcome.error)
     return None

@@ -13,7 +13,8 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from ..errors import WorkError, shown
-from .places import APP, VARIABLE, is_url
+from ..folders import APP
+from .places import VARIABLE, is_url
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from .ledger import Claim
     from .work import Work
 
+_LOOK = 0.5
+"""Seconds between two looks whether somebody wants a task stopped."""
 _REPORT = 1.0
 """Seconds between two writes of a task's progress."""
 
@@ -51,7 +53,7 @@ class Keeper:
         self._work = work
         self._ledger = work.ledger
         self._lease = lease
-        self._pause = min(poll, lease / 4)
+        self._pause = min(poll, lease / 4, _LOOK)
         self._changed = threading.Condition()
         self._running: dict[str, Running] = {}
         self._hurry = False
@@ -135,7 +137,9 @@ class Keeper:
             return False
         context, claim = one.context, one.claim
         context.is_reported = True
-        kept = self._ledger.renew(claim.uid, claim.attempt, self._lease, context.progress, context.step_name)
+        kept = self._ledger.renew(
+            claim.uid, claim.attempt, self._lease, context.progress, context.step_name, **context.amounts
+        )
         if kept is not None:
             context.lease_end = kept[0]
             one.written = now

@@ -14,18 +14,18 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Error, InvalidTaskError, LedgerError, shown
+from ..folders import data_folder
 
 if TYPE_CHECKING:
     from .work import Work
 
 VARIABLE = "UPLOAD_HELPER_LEDGER"
 """Environment variable that names the ledger, by path or URL."""
-APP = "upload-helper"
 
 
 def default_ledger() -> str:
     """Return what the variable names, or the path of a file in this user's folder for data."""
-    return os.environ.get(VARIABLE) or str(_data_folder() / APP / "work.db")
+    return os.environ.get(VARIABLE) or str(data_folder() / "work.db")
 
 
 def is_url(ledger: str) -> bool:
@@ -136,11 +136,3 @@ def _told(error: BaseException) -> str:
     # That of a broken file is in its text.
     place = "" if isinstance(error, SyntaxError) else f" ({Path(line.filename).name}, line {line.lineno})"
     return f"{type(error).__name__}: {error}{place}"
-
-
-def _data_folder() -> Path:
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support"
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")

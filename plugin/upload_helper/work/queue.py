@@ -172,7 +172,7 @@ class Queue:
 
 def end_of(state: State, clock: Clock) -> dict[str, Any]:
     """Return the columns of a task that ends now."""
-    nobody = {"owner": "", "lease": None, "waiting": None, "since": None, "step_name": ""}
+    nobody = {"owner": "", "lease": None, "waiting": None, "since": None, "step_name": "", "speed": None}
     return {**nobody, "state": state, "ended": clock.wall(), "boot": clock.boot, "lease_end": clock.monotonic()}
 
 

@@ -9,10 +9,11 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from ..errors import InvalidTaskError, LedgerVersionError, WorkError, shown
+from .lanes import queue_in
 from .tables import ROW_VERSION
 from .task import MOST_JSON, State, Task, format_conditions, mask_of, parse_conditions
 
-_JSON = ("handlers", "post_execute", "variables")
+_JSON = ("handlers", "post_execute", "variables", "saved")
 _PLAIN = {f.name for f in fields(Task)} - {*_JSON, "conditions", "state"}
 
 
@@ -37,7 +38,7 @@ def to_row(task: Task, now: float) -> dict[str, Any]:
         "version": ROW_VERSION,
         "conditions": format_conditions(task.conditions),
         "state": task.state,
-        "waiting": mask_of(task.conditions),
+        "waiting": queue_in(task.lane, mask_of(task.conditions)),
         "since": now,
         "owner": "",
         "boot": "",
@@ -60,6 +61,7 @@ def read_row(row: RowMapping) -> Task:
         handlers=_handlers(row, "handlers"),
         post_execute=_handlers(row, "post_execute"),
         variables=_object(row, "variables"),
+        saved=_object(row, "saved"),
     )
 
 

@@ -38,8 +38,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+class _Thread(threading.Thread):
+    carries = False
+    """Whether its task is a transfer."""
+
+
 class Runner:
-    """Takes tasks from the ledger and runs them: `threads` at a time.
+    """Takes tasks from the ledger and runs them: `threads` at a time, and transfers beside them.
 
     A task is ours for `lease` seconds at a time; if this process dies, another worker takes it then, or sooner. Every
     `poll` seconds the ledger is asked for tasks that other processes put in; those of this process begin at once.
@@ -69,7 +74,7 @@ class Runner:
         self._wake = threading.Event()
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
-        self._workers: set[threading.Thread] = set()
+        self._workers: set[_Thread] = set()
         self._pid = 0
         self._kept_house = -float("inf")
         self._lost: frozenset[Condition] | None = None
@@ -126,7 +131,7 @@ class Runner:
         self._prepare()
         self._keeper.start()
         try:
-            while (claim := self.work.ledger.claim(self._tend(), self.lease)) is not None:
+            while (claim := self.work.ledger.claim(self._tend(), self.lease, self.work.transfers)) is not None:
                 self._run(claim, self._begin(claim))
                 runs += 1
         finally:
@@ -156,14 +161,17 @@ class Runner:
 
     def _fill(self) -> None:
         lost = self._tend()
-        while len(self._workers) < self.threads and not self._ending.is_set():
-            claim = self.work.ledger.claim(lost, self.lease)
+        while not self._ending.is_set():
+            # Transfers take hours, and nobody who waits for a free thread should wait for them.
+            has_room = sum(not thread.carries for thread in tuple(self._workers)) < self.threads
+            claim = self.work.ledger.claim(lost, self.lease, self.work.transfers, others=has_room)
             if claim is None:
                 return
             running = self._begin(claim)
-            thread = threading.Thread(
+            thread = _Thread(
                 target=self._work_on, args=(claim, running), name=f"upload_helper {claim.uid}", daemon=True
             )
+            thread.carries = claim.task is not None and claim.task.lane > 0
             self._workers.add(thread)
             try:
                 thread.start()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidHandlersError, NotAvailableError, shown
+from ..errors import InvalidHandlersError, shown
 from .handlers.registry import Registry, call
 from .names import BREAK, BREAK_IF_ERROR, DATABASE
 from .spelling import warn_of_misspelt
@@ -264,8 +264,17 @@ def _flag_stays(name: str, value: Any, hash_map: HashMap, _work: Work) -> None:
     hash_map.variables[name] = value
 
 
-def _not_available(name: str, _value: Any, _hash_map: HashMap, _work: Work) -> None:
-    raise NotAvailableError(f"{name} is not available: this version sends and fetches no files by itself.")
+def _start_transfer(name: str, value: Any, hash_map: HashMap, work: Work) -> None:
+    asked = _object(name, value)
+    start = work.start_upload if name == StartUploadWorkRequest else work.start_download
+    start(
+        _object(name, asked.get("request")),
+        str(asked.get("tag") or ""),
+        str(asked.get("title") or ""),
+        str(asked.get("body") or ""),
+        conditions=asked.get("conditions") or "",
+        variables=_handed_on(hash_map),
+    )
 
 
 _COMMANDS: dict[str, Callable[[str, Any, HashMap, Work], None]] = {
@@ -278,8 +287,8 @@ _COMMANDS: dict[str, Callable[[str, Any, HashMap, Work], None]] = {
     SQLExecMany: _execute,
     BreakHandlersIfError: _flag_stays,
     BreakHandlers: _flag_stays,
-    StartUploadWorkRequest: _not_available,
-    StartDownloadWorkRequest: _not_available,
+    StartUploadWorkRequest: _start_transfer,
+    StartDownloadWorkRequest: _start_transfer,
 }
 
 

@@ -22,11 +22,12 @@ from sqlalchemy import (
     text,
     update,
 )
+from sqlalchemy.schema import CreateColumn
 
 from ..errors import LedgerVersionError
 from .task import MOST_TAG, MOST_UID
 
-ROW_VERSION = 1
+ROW_VERSION = 2
 """Rows with a higher one were written by a newer version; they are left alone."""
 
 metadata = MetaData()
@@ -50,7 +51,7 @@ tasks = Table(
     Column("retry", Boolean, nullable=False),
     Column("period", Double),
     Column("state", String(20), nullable=False),
-    # The conditions as bits while the task waits, otherwise NULL.
+    # The number of the queue in which the task waits, see `lanes`; NULL while it does not wait.
     Column("waiting", Integer),
     # Waits from `since` to `next_run`, wall time; a clock before `since` was turned back.
     Column("next_run", Double, nullable=False),
@@ -72,6 +73,14 @@ tasks = Table(
     Column("created", Double, nullable=False),
     Column("started", Double),
     Column("ended", Double),
+    # What a worker of version 1 does not know has a default, for one may go on while the tables change under it.
+    # 0, or that of a transfer, see `lanes`.
+    Column("lane", Integer, nullable=False, server_default="0"),
+    # What a transfer needs to go on where it was.
+    Column("saved", Text, nullable=False, server_default="{}"),
+    Column("done", BigInteger),
+    Column("total", BigInteger),
+    Column("speed", Double),
     # What is looked for: the next that can run; those in a state; those that wait for a clock that was turned back.
     Index("upload_helper_tasks_waiting", "waiting", "next_run", "id"),
     Index("upload_helper_tasks_state", "state", "waiting", "ended"),
@@ -87,7 +96,14 @@ aliases = Table(
     Column("data", Text, nullable=False),
 )
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = ()
+
+def _add_transfers(connection: Connection) -> None:
+    for name in ("lane", "saved", "done", "total", "speed"):
+        column = CreateColumn(tasks.c[name]).compile(dialect=connection.dialect)
+        connection.execute(text(f"alter table {tasks.name} add column {column}"))
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_add_transfers,)
 """The first makes version 2 of version 1, and so on."""
 
 

@@ -108,6 +108,16 @@ class Task:
     """Answer of the last handler."""
     error: str = ""
     """Why it failed the last time, or ''."""
+    lane: int = 0
+    """Above 0 for transfers, of which only so many run at a time; those in the lowest go first."""
+    saved: dict[str, Any] = field(default_factory=dict, repr=False)
+    """What a transfer needs to go on where it was; may name addresses that are as good as a password."""
+    done: int | None = None
+    """Bytes of a transfer that are done."""
+    total: int | None = None
+    """Bytes that it has, None where that is not known."""
+    speed: float | None = None
+    """Bytes per second while it runs."""
 
 
 _BITS = {condition: 1 << bit for bit, condition in enumerate(Condition)}

@@ -15,29 +15,32 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import InvalidTaskError, UnknownTaskError, shown
 from ..retry import Backoff
+from ..transfer.pace import Pace
 from .aliases import Alias, can_name_alias
+from .arguments import can_be_uid, checked_choice, checked_period, checked_text, checked_uid
 from .clock import Clock
 from .execute import Kind, run_array
-from .handlers.arrays import parse_handlers
+from .handlers.arrays import Handlers, parse_handlers
 from .handlers.defaults import default_registry
 from .handlers.names import warn_of_members
+from .lanes import check_transfers
 from .ledger import Ledger
 from .names import DATABASE
 from .runner import Runner
 from .task import (
-    LONGEST_PERIOD,
     MOST_TAG,
     MOST_TITLE,
-    MOST_UID,
-    SHORTEST_PERIOD,
     Condition,
     Existing,
     State,
     Task,
     parse_conditions,
 )
+from .transfers import parse_request, run_transfer
 
 if TYPE_CHECKING:
+    from ..transfer.orders import Kind as TransferKind
+    from ..transfer.progress import Sink
     from .conditions import Conditions
 
 KEEP_SECONDS = 7 * 86400.0
@@ -52,7 +55,9 @@ class Work:
 
     `conditions` says whether conditions hold on this machine; `modules` are those whose public functions ``python``
     handlers may name, beside what is registered with the decorators below; `backoff` is how long failed tasks wait, and
-    `keep` for how many seconds ended ones are kept. Every method that touches the ledger raises LedgerError.
+    `keep` for how many seconds ended ones are kept. One or two `transfers` run at a time on a machine, in this process
+    no faster than `limit` (bytes/s, or a table by hour, see `Pace`); `sinks` make what shows the progress of each.
+    Every method that touches the ledger raises LedgerError.
     """
 
     def __init__(
@@ -63,17 +68,25 @@ class Work:
         modules: Iterable[ModuleType] = (),
         backoff: Backoff | None = None,
         keep: float = KEEP_SECONDS,
+        transfers: int = 1,
+        limit: float | str = 0,
+        sinks: Iterable[Callable[[], Sink]] = (),
         clock: Clock | None = None,
     ) -> None:
         self.ledger = Ledger(ledger, clock=clock)
         self.registry = default_registry(modules)
         """The types, functions and commands that handlers may name."""
-        self.kinds: dict[str, Kind] = {"handlers": run_array}
+        self.kinds: dict[str, Kind] = {"handlers": run_array, "upload": run_transfer, "download": run_transfer}
         """What runs tasks, by their kind."""
         self.around: Callable[[], AbstractContextManager[Any]] = nullcontext
         """Makes what is entered around every task that runs in this process, such as an application's context."""
         self.backoff = backoff or Backoff()
         self.keep = keep
+        self.transfers = check_transfers(transfers)
+        """How many transfers run at a time on this machine."""
+        self.pace = Pace(limit)
+        """What limits the speed of all transfers of this process; may be replaced before they begin."""
+        self.sinks = tuple(sinks)
         self.database = ""
         """Path of the SQLite database that ``sql`` handlers work on; see `connect_database`."""
         self._conditions = conditions
@@ -106,7 +119,7 @@ class Work:
         host's own makes the call harmless when it is repeated. Raises InvalidTaskError, InvalidHandlersError.
         """
         task = self._task(handlers, post_execute, conditions, variables, tag=tag, title=title, body=body)
-        task = replace(task, retry=bool(retry), uid=_own_uid(uid) if uid else task.uid)
+        task = replace(task, retry=bool(retry), uid=checked_uid(uid) if uid else task.uid)
         return self._start(task, if_exists)
 
     def start_periodic_work(
@@ -130,15 +143,58 @@ class Work:
         if retry:
             raise InvalidTaskError("Periodic work is not retried: it runs again when its time has come.")
         task = self._task(handlers, post_execute, conditions, variables, tag=tag, title=title, body=body)
-        return self._start(replace(task, period=_seconds(period)), if_exists)
+        return self._start(replace(task, period=checked_period(period)), if_exists)
+
+    def start_upload(
+        self,
+        request: Mapping[str, Any],
+        tag: str = "",
+        title: str = "",
+        body: str = "",
+        *,
+        retry: bool = True,
+        conditions: str | Iterable[str] = "",
+        if_exists: str | Existing = Existing.APPEND,
+        variables: Mapping[str, Any] | None = None,
+        uid: str = "",
+    ) -> str:
+        """Put a file into the ledger that is to be sent, and return the task's uid.
+
+        `request` has ``url`` (or ``#alias/path``), ``file``, and perhaps ``method``, ``auth``, ``basic``, ``headers``,
+        ``postExecute``, ``protocol``, ``priority`` and more, see docs/transfers.md. What the server has by then is not
+        sent again, whatever ends in between. Raises InvalidTransferError; otherwise as `start_work`.
+        """
+        task = self._transfer("upload", request, conditions, variables, tag=tag, title=title, body=body)
+        return self._start(replace(task, retry=bool(retry), uid=checked_uid(uid) if uid else task.uid), if_exists)
+
+    def start_download(
+        self,
+        request: Mapping[str, Any],
+        tag: str = "",
+        title: str = "",
+        body: str = "",
+        *,
+        retry: bool = True,
+        conditions: str | Iterable[str] = "",
+        if_exists: str | Existing = Existing.APPEND,
+        variables: Mapping[str, Any] | None = None,
+        uid: str = "",
+    ) -> str:
+        """Put a file into the ledger that is to be fetched, and return the task's uid.
+
+        `request` has ``url``, and perhaps ``file``, ``digest``, ``overwrite`` and others as those of `start_upload`. A
+        file that is named and there is replaced, once the new one is whole, unless ``overwrite`` is False.
+        """
+        task = self._transfer("download", request, conditions, variables, tag=tag, title=title, body=body)
+        return self._start(replace(task, retry=bool(retry), uid=checked_uid(uid) if uid else task.uid), if_exists)
 
     def stop_work(self, tag: str) -> int:
         """Cancel what carries the tag, waiting or running; return how many tasks that are."""
-        return self._woken(self.ledger.stop(tag=_text(tag, "tag", MOST_TAG)))
+        return self._woken(self.ledger.stop(tag=checked_text(tag, "tag", MOST_TAG)))
 
     def stop(self, uid: str) -> bool:
         """Cancel one task; return whether there was anything to cancel."""
-        return _can_be_uid(uid) and self._woken(self.ledger.stop(uid=uid)) > 0
+        return can_be_uid(uid) and self._woken(self.ledger.stop(uid=uid)) > 0
 
     def retry(self, uid: str) -> None:
         """Run a task once more that failed or was cancelled, from its first handler, as if it had never failed.
@@ -152,13 +208,13 @@ class Work:
         """Return so many tasks at most, the newest first."""
         if not isinstance(limit, int) or not 0 < limit < 1 << 31:
             raise InvalidTaskError(f"{shown(limit)} is no number of tasks; one above zero is expected.")
-        tag = None if tag is None else _text(tag, "tag", MOST_TAG)
-        state = None if state is None else _choice(State, state, "state")
+        tag = None if tag is None else checked_text(tag, "tag", MOST_TAG)
+        state = None if state is None else checked_choice(State, state, "state")
         return self.ledger.find(tag, state, limit)
 
     def get(self, uid: str) -> Task:
         """Return one task; raises UnknownTaskError."""
-        if not _can_be_uid(uid):
+        if not can_be_uid(uid):
             raise UnknownTaskError(f"There is no task {shown(uid)}.")
         return self.ledger.get(uid)
 
@@ -246,7 +302,7 @@ class Work:
         return self._conditions.lost(conditions, wait=wait)
 
     def _start(self, task: Task, if_exists: str | Existing) -> str:
-        existing = _choice(Existing, if_exists, "value of if_exists")
+        existing = checked_choice(Existing, if_exists, "value of if_exists")
         if existing is not Existing.APPEND and not task.tag:
             raise InvalidTaskError(f"{existing} needs a tag: it is about the tasks that carry the same.")
         uid = self.ledger.put(task, existing)
@@ -272,14 +328,36 @@ class Work:
         warn_of_members((*array, *after))
         if not array and not after:
             raise InvalidTaskError("There is nothing to do: the array of handlers is empty.")
+        return self._new(array, after, conditions, variables, texts)
+
+    def _transfer(
+        self,
+        kind: TransferKind,
+        request: object,
+        conditions: str | Iterable[str],
+        variables: Mapping[str, Any] | None,
+        **texts: str,
+    ) -> Task:
+        kept, after, lane = parse_request(kind, request)
+        task = self._new((kept,), parse_handlers(after), conditions, variables, texts)
+        return replace(task, kind=kind, lane=lane)
+
+    def _new(
+        self,
+        array: Handlers,
+        after: Handlers,
+        conditions: str | Iterable[str],
+        variables: Mapping[str, Any] | None,
+        texts: Mapping[str, str],
+    ) -> Task:
         now = self.ledger.clock.wall()
         return Task(
             uid=secrets.token_hex(16),
             handlers=array,
             post_execute=after,
-            tag=_text(texts["tag"], "tag", MOST_TAG),
-            title=_text(texts["title"], "title", MOST_TITLE),
-            body=_text(texts["body"], "body", MOST_TITLE),
+            tag=checked_text(texts["tag"], "tag", MOST_TAG),
+            title=checked_text(texts["title"], "title", MOST_TITLE),
+            body=checked_text(texts["body"], "body", MOST_TITLE),
             conditions=parse_conditions(conditions),
             variables=self._variables(variables),
             created=now,
@@ -291,39 +369,3 @@ class Work:
             raise InvalidTaskError(f"{shown(given)} are no variables; give a dictionary of names and values.")
         # The task must find the database also after this process has ended.
         return {**({DATABASE: self.database} if self.database else {}), **(given or {})}
-
-
-def _text(value: object, what: str, longest: int) -> str:
-    if not isinstance(value, str) or "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise InvalidTaskError(f"{shown(value)} is no {what}; text is expected.")
-    if len(value) > longest:
-        raise InvalidTaskError(f"The {what} {shown(value)} has {len(value)} characters; {longest} are allowed.")
-    return value
-
-
-def _can_be_uid(uid: object) -> bool:
-    return isinstance(uid, str) and uid.isascii() and uid.replace("-", "").isalnum() and len(uid) <= MOST_UID
-
-
-def _own_uid(uid: str) -> str:
-    if not _can_be_uid(uid):
-        raise InvalidTaskError(f"{shown(uid)} is no uid: up to {MOST_UID} letters, digits and '-' are.")
-    return uid
-
-
-def _seconds(period: object) -> float:
-    if isinstance(period, bool) or not isinstance(period, (int, float)) or not 0 < period <= LONGEST_PERIOD / 60:
-        raise InvalidTaskError(f"{shown(period)} is no period; a number of minutes, up to ten years, is expected.")
-    if period * 60 < SHORTEST_PERIOD:
-        raise InvalidTaskError(f"A period of {period} minutes is too short; {SHORTEST_PERIOD // 60} are the least.")
-    return period * 60.0
-
-
-_E = TypeVar("_E", State, Existing)
-
-
-def _choice(kind: type[_E], value: object, what: str) -> _E:
-    try:
-        return kind(str(value).upper())
-    except ValueError:
-        raise InvalidTaskError(f"{shown(value)} is no {what}; there are {', '.join(kind)}.") from None

@@ -1,0 +1,165 @@
+"""Connections that somebody else can end: nothing that is waited for, name lookup included, holds up a stop."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+from weakref import WeakSet
+
+import requests.adapters
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+_LOOK_SECONDS = 0.1
+# The time limit of a socket holds for all that is sent at once; on a thin link that must not be much.
+_SEND = 1 << 16
+_READ = 1 << 20
+_BEFORE = range(100, 200)
+_SWITCHING = 101
+
+
+class Door:
+    """The connections of one line: which there are, and that they can be shut, for good, by another thread."""
+
+    def __init__(self, check: Callable[[], object], longest: float) -> None:
+        self._check = check
+        self._longest = longest
+        self._sockets: WeakSet[Any] = WeakSet()
+        self._lock = threading.Lock()
+        self.is_shut = False
+
+    def shut(self) -> None:
+        """Let every connection end at once, and none be made any more."""
+        with self._lock:
+            self.is_shut = True
+            sockets = list(self._sockets)
+        for end in sockets:
+            # Not by the method of a TLS socket, which would let another thread take what is encrypted for plain.
+            with suppress(OSError):
+                socket.socket.shutdown(end, socket.SHUT_RDWR)
+
+    def connect(self, connection: HTTPConnection, connect: Callable[[], None]) -> None:
+        """Connect in a thread of its own, so that a name server or a server that is silent can be left alone."""
+        outcome: list[BaseException] = []
+        done, left = threading.Event(), threading.Event()
+
+        def target() -> None:
+            try:
+                connect()
+            except BaseException as error:  # noqa: BLE001 - raised again below
+                outcome.append(error)
+            done.set()
+            if left.is_set():
+                connection.close()
+
+        threading.Thread(target=target, name="connect", daemon=True).start()
+        try:
+            self._wait(done)
+            if outcome:
+                raise outcome[0]
+            self._enter(connection)
+        except BaseException:
+            left.set()
+            if done.is_set():
+                connection.close()
+            raise
+
+    def _wait(self, done: threading.Event) -> None:
+        deadline = time.monotonic() + self._longest
+        while not done.wait(_LOOK_SECONDS):
+            self._check()
+            if self.is_shut:
+                raise ConnectionAbortedError("the line was cut")
+            if time.monotonic() > deadline:
+                raise TimeoutError("nobody answers")
+
+    def _enter(self, connection: HTTPConnection) -> None:
+        with self._lock:
+            if self.is_shut:
+                raise ConnectionAbortedError("the line was cut")
+            # TLS inside of TLS, as to a proxy that is asked by https, wraps the socket once more.
+            self._sockets.add(getattr(connection.sock, "socket", connection.sock))
+
+
+class Adapter(requests.adapters.HTTPAdapter):
+    """Makes its connections through a door."""
+
+    def __init__(self, door: Door) -> None:
+        self._pools = {"http": _pool(HTTPConnectionPool, HTTPConnection, door),
+                       "https": _pool(HTTPSConnectionPool, HTTPSConnection, door)}  # fmt: skip
+        super().__init__(pool_connections=4, pool_maxsize=4)
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        """Make the pools of plain connections."""
+        super().init_poolmanager(*args, **options, blocksize=_READ)
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        """Make the pools of connections through a proxy; those of SOCKS have classes of their own."""
+        manager = super().proxy_manager_for(proxy, **options, blocksize=_READ)
+        if not proxy.lower().startswith("socks"):
+            manager.pool_classes_by_scheme = self._pools
+        return manager
+
+
+def _pool(pool: type[Any], connection: type[Any], door: Door) -> type[Any]:
+    watched = type(connection.__name__, (_Watched, connection), {"door": door})
+    return type(pool.__name__, (pool,), {"ConnectionCls": watched})
+
+
+class _Head:
+    """Reads the head of an answer line by line; one that is cut is no head, as the standard library would have it."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def readline(self, limit: int) -> bytes:
+        line: bytes = self._file.readline(limit)
+        if not line.endswith(b"\n") and len(line) < limit:
+            raise http.client.IncompleteRead(line)
+        return line
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Answer(http.client.HTTPResponse):
+    """Passes over every informational answer (RFC 9110, section 15.2), as the standard library does with 100 alone."""
+
+    def begin(self) -> None:
+        file = self.fp
+        self.fp = _Head(file)  # type: ignore[assignment]
+        try:
+            super().begin()
+        finally:
+            # Of an answer that is none it was closed and is gone.
+            if self.fp is not None:
+                self.fp = file
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            status = super()._read_status()  # type: ignore[misc]
+            if status[1] not in _BEFORE or status[1] == _SWITCHING:
+                return status  # type: ignore[no-any-return]
+            http.client.parse_headers(self.fp)
+
+
+class _Watched:
+    door: Door
+    response_class = _Answer
+
+    def connect(self) -> None:
+        self.door.connect(self, super().connect)  # type: ignore[arg-type, misc]
+
+    def send(self, data: Any) -> None:
+        if not isinstance(data, (bytes, bytearray, memoryview)) or len(data) <= _SEND:
+            super().send(data)  # type: ignore[misc]
+            return
+        view = memoryview(data)
+        for start in range(0, len(view), _SEND):
+            super().send(view[start : start + _SEND])  # type: ignore[misc]
