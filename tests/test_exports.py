@@ -12,6 +12,7 @@ import pytest
 import upload_helper as uh
 from servers import PLUGIN
 from upload_helper import errors
+from upload_helper.transfer import errors as transfer_errors
 
 ERRORS = {
     "AnswerError", "BodyCutError", "BodyStalledError", "CertificateError", "ChecksumMismatchError",
@@ -59,7 +60,8 @@ def test_clients_do_not_wait_for_flask(module):
 
 
 def test_every_error_is_exported():
-    found = {name for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, errors.Error)}
+    everything = {**vars(errors), **vars(transfer_errors)}
+    found = {name for name, value in everything.items() if inspect.isclass(value) and issubclass(value, errors.Error)}
     assert found == ERRORS
 
 

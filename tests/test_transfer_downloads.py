@@ -29,7 +29,12 @@ from chunks import upload
 from faults import die_at, memory_folder, small_disk
 from proxies import Nginx
 from servers import PLUGIN, TESTS, wait_until
-from upload_helper.errors import (
+from upload_helper.retry import Backoff
+from upload_helper.transfer import part as parts
+from upload_helper.transfer.addresses import Endpoint
+from upload_helper.transfer.digests import Digest, promised
+from upload_helper.transfer.download import MOST_FAILURES, DownloadRequest, Fetched, fetch
+from upload_helper.transfer.errors import (
     AnswerError,
     CertificateError,
     ContentError,
@@ -43,11 +48,6 @@ from upload_helper.errors import (
     TargetFullError,
     TransferError,
 )
-from upload_helper.retry import Backoff
-from upload_helper.transfer import part as parts
-from upload_helper.transfer.addresses import Endpoint
-from upload_helper.transfer.digests import Digest, promised
-from upload_helper.transfer.download import MOST_FAILURES, DownloadRequest, Fetched, fetch
 from upload_helper.transfer.names import MOST_BYTES, name_of, safe_name
 from upload_helper.transfer.part import Note, Part, source_of
 from upload_helper.transfer.web import DIRECT, Line
@@ -1098,7 +1098,7 @@ def test_first_answer_that_is_cut_is_gone_on_with(get, stack, server, target):
 
 RUN = """
 import sys
-from upload_helper.errors import TransferError
+from upload_helper.transfer.errors import (TransferError)
 from upload_helper.retry import Backoff
 from upload_helper.transfer.addresses import Endpoint
 from upload_helper.transfer.download import DownloadRequest, fetch

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import pytest
 
-from upload_helper.errors import InvalidTransferError
+from upload_helper.transfer.errors import InvalidTransferError
 from upload_helper.transfer.pace import Pace, read_limit
 
 

@@ -17,8 +17,8 @@ import pytest
 from links import BreakingLink
 from proxies import Nginx
 from servers import Gunicorn, private_memory
-from upload_helper.errors import AnswerError, LinkError
 from upload_helper.transfer.addresses import Endpoint
+from upload_helper.transfer.errors import AnswerError, LinkError
 from upload_helper.transfer.upload import Sent, UploadRequest, send
 from upload_helper.transfer.web import Line
 from wire_proxy import Fault, WireProxy

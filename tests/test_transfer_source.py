@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from upload_helper.errors import FileChangedError, SourceError
 from upload_helper.transfer import source as module
+from upload_helper.transfer.errors import FileChangedError, SourceError
 from upload_helper.transfer.source import Fingerprint, Source
 
 DATA = random.Random(3).randbytes(3_000_000)

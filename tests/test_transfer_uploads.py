@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 
 from transfers import ORIGIN, URL, HostLine, ScriptedLine, Sending
-from upload_helper.errors import (
+from upload_helper.errors import InvalidRequestError
+from upload_helper.protocols import structs
+from upload_helper.protocols.chunked import ChunkOffer, StatusRequest, StatusResponse, to_text
+from upload_helper.protocols.fields import LARGEST as LARGEST_INTEGER
+from upload_helper.transfer.discovery import spoken
+from upload_helper.transfer.errors import (
     AnswerError,
     FileChangedError,
-    InvalidRequestError,
     InvalidTransferError,
     LinkError,
     ProtocolError,
     SourceError,
     UploadGoneError,
 )
-from upload_helper.protocols import structs
-from upload_helper.protocols.chunked import ChunkOffer, StatusRequest, StatusResponse, to_text
-from upload_helper.protocols.fields import LARGEST as LARGEST_INTEGER
-from upload_helper.transfer.discovery import spoken
 from upload_helper.transfer.pace import Pace
 from upload_helper.transfer.upload import MOST_FAILURES, UploadRequest
 from upload_helper.transfer.uploads.job import located

@@ -14,7 +14,9 @@ import pytest
 
 from answers import Answers, Authority
 from servers import wait_until
-from upload_helper.errors import (
+from upload_helper.transfer import web
+from upload_helper.transfer.addresses import Endpoint, may_know, scrubbed
+from upload_helper.transfer.errors import (
     AnswerError,
     CertificateError,
     ContentError,
@@ -23,8 +25,6 @@ from upload_helper.errors import (
     StalledError,
     TransferError,
 )
-from upload_helper.transfer import web
-from upload_helper.transfer.addresses import Endpoint, may_know, scrubbed
 from upload_helper.transfer.pace import Pace
 from upload_helper.transfer.web import Line, seconds_of
 from wire_proxy import Fault, WireProxy

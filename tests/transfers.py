@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from requests.structures import CaseInsensitiveDict
 
-from upload_helper.errors import AnswerError, LinkError
+from upload_helper.transfer.errors import AnswerError, LinkError
 from upload_helper.transfer.pace import Pace
 from upload_helper.transfer.upload import Sent, UploadRequest, send
 from upload_helper.transfer.web import Response

@@ -17,23 +17,21 @@ from typing import Any
 import click
 from filelock import FileLock, Timeout
 
-from ..errors import (
+from ..errors import Error, InvalidTaskError, UnknownNameError
+from ..folders import state_folder
+from ..retry import Backoff
+from ..transfer.errors import (
     AnswerError,
     CertificateError,
     ContentError,
-    Error,
     FileChangedError,
-    InvalidTaskError,
     InvalidTransferError,
     ProtocolError,
     SourceError,
     TargetError,
     TransferError,
-    UnknownNameError,
     UploadGoneError,
 )
-from ..folders import state_folder
-from ..retry import Backoff
 from ..transfer.figures import printable, span_text
 from ..transfer.orders import Carried, Kind, Order, carry, read_order
 from ..transfer.progress import Lines, Meter, Sink

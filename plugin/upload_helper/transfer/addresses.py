@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
-from ..errors import InvalidTransferError, TransferError, shown
+from ..errors import shown
+from .errors import InvalidTransferError, TransferError
 
 HIDDEN = "***"
 

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ..errors import InvalidRequestError, InvalidTransferError, shown
+from ..errors import InvalidRequestError, shown
 from ..protocols.fields import read_dictionary
+from .errors import InvalidTransferError
 
 # The strongest first.
 _SIZES = {"sha512": 64, "sha256": 32, "sha1": 20, "md5": 16}

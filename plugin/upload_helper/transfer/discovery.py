@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..errors import Error, TransferError
+from ..errors import Error
 from ..protocols.chunked import ChunkOffer
 from ..protocols.rufh import PARTIAL, Limits
 from ..protocols.tus import VERSION, Abilities
+from .errors import TransferError
 from .uploads.job import PLAIN, Job, answered
 
 # A gateway that can't reach its server says nothing of what that one speaks; these do, in their way.

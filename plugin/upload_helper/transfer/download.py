@@ -10,7 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from ..errors import (
+from ..errors import shown
+from ..retry import Backoff
+from .addresses import joined
+from .digests import Digest, promised
+from .errors import (
     ContentError,
     DigestMismatchError,
     InvalidTransferError,
@@ -18,11 +22,7 @@ from ..errors import (
     PageError,
     TargetError,
     TransferError,
-    shown,
 )
-from ..retry import Backoff
-from .addresses import joined
-from .digests import Digest, promised
 from .names import name_of
 from .part import Note, Part, check_target, source_of
 from .web import Line, Response

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import InvalidTransferError, shown
+from ..errors import shown
 from .addresses import Endpoint, check_url, own_headers, split_credentials
+from .errors import InvalidTransferError
 from .pace import Pace, read_limit
 from .progress import Meter
 

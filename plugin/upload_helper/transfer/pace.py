@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
-from ..errors import InvalidTransferError, shown
+from ..errors import shown
+from .errors import InvalidTransferError
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _RATE = re.compile(r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,3})?)(?P<unit>[kmg]?)(?:i?b)?(?:/s)?", re.IGNORECASE)

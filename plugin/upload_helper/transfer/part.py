@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Self
 
 from ..boot import boot_id
-from ..errors import DigestMismatchError, TargetBusyError, TargetError, TargetExistsError, TargetFullError
 from ..moving import rename_new, sync_directory
 from .digests import Digest
+from .errors import DigestMismatchError, TargetBusyError, TargetError, TargetExistsError, TargetFullError
 from .saver import Saver
 
 BETWEEN_SAVES = 64 << 20

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from ..errors import FileChangedError, SourceError
+from .errors import FileChangedError, SourceError
 
 LARGEST_BLOCK = 1 << 20
 """Bytes that are read at once on a fast link."""

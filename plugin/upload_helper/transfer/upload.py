@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from time import sleep as _sleep
 
-from ..errors import FileChangedError, TransferError, UploadGoneError
 from ..retry import Backoff
 from .discovery import discover
+from .errors import FileChangedError, TransferError, UploadGoneError
 from .source import Source
 from .uploads import plain, rufh, tus
 from .uploads.job import PROTOCOLS, Job, Sent, State, UploadRequest, answered

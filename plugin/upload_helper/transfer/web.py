@@ -19,7 +19,10 @@ import requests
 import urllib3
 from requests.structures import CaseInsensitiveDict
 
-from ..errors import (
+from ..errors import shown
+from ..version import __version__
+from .addresses import HIDDEN, Endpoint, joined, may_know, moved, scrubbed
+from .errors import (
     AnswerError,
     CertificateError,
     ContentError,
@@ -27,10 +30,7 @@ from ..errors import (
     LinkError,
     StalledError,
     TransferError,
-    shown,
 )
-from ..version import __version__
-from .addresses import HIDDEN, Endpoint, joined, may_know, moved, scrubbed
 from .pace import Pace
 from .wire import Adapter, Door
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Error, HandlerError, InvalidTaskError, TransferError, shown
+from ..errors import Error, HandlerError, InvalidTaskError, shown
+from ..transfer.errors import TransferError
 from .aliases import scrubbed
 from .context import Context, Outcome
 from .lanes import lane_of

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from typing import TypeVar
 from urllib.parse import urlencode, urlsplit
 
-from ...errors import Error, ProtocolError, TransferError
+from ...errors import Error
 from ...protocols import structs
 from ...protocols.chunked import RAW, ChunkRequest, ChunkResponse, StatusRequest, StatusResponse, to_text
+from ..errors import ProtocolError, TransferError
 from ..web import Response
 from .job import Job, Sent, answered
 from .pieces import KIB, MIB

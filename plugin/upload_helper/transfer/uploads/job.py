@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from ...errors import InvalidTransferError, ProtocolError, TransferError, UploadGoneError, shown
+from ...errors import shown
 from ..addresses import check_url
+from ..errors import InvalidTransferError, ProtocolError, TransferError, UploadGoneError
 from ..source import Fingerprint, Slice, Source
 from ..web import Line, Response
 from .pieces import Pieces

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from ...errors import ProtocolError, TransferError, UploadGoneError
 from ...protocols.rufh import Append, Creation, Limits, Question, Standing
 from ...upload import UNKNOWN_SIZE
+from ..errors import ProtocolError, TransferError, UploadGoneError
 from ..web import Response
 from .job import Job, Sent, answered, located, offset_in
 

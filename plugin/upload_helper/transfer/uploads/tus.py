@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from typing import TypeVar
 
-from ...errors import Error, ProtocolError, TransferError, UploadGoneError
+from ...errors import Error
 from ...protocols import metadata
 from ...protocols.tus import Append, Appended, Created, Creation, Question, Standing
 from ...upload import UNKNOWN_SIZE
+from ..errors import ProtocolError, TransferError, UploadGoneError
 from ..web import Response
 from .job import Job, Sent, answered, located, offset_in
 
