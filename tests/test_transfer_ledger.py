@@ -192,11 +192,11 @@ def test_context_saves_and_stops_when_the_task_was_lost(tmp_path, clock):
     claim = work.ledger.claim(NOTHING, LEASE)
     context = Context(claim.task, work, clock, claim.lease_end)
     context.report_bytes(5, 10, 2.0)
-    context.save({"offset": 5})
+    context.save(offset=5)
     assert (work.get("a").saved, work.get("a").done, context.progress) == ({"offset": 5}, 5, 0.5)
     work.ledger.finish("a", claim.attempt, State.FAILED)
     with pytest.raises(Stopped) as stopped:
-        context.save({"offset": 6})
+        context.save(offset=6)
     assert stopped.value.reason is Reason.LEASE
     assert work.get("a").saved == {"offset": 5}
     work.close()

@@ -19,8 +19,9 @@ from upload_helper.retry import Backoff
 from upload_helper.transfer.progress import Calls
 from upload_helper.work import Condition, State, Work
 from upload_helper.work.conditions import Conditions
-from upload_helper.work.context import Outcome
+from upload_helper.work.context import Context, Outcome
 from upload_helper.work.execute import settle
+from upload_helper.work.names import ENDED
 from wire_proxy import Fault, WireProxy
 from workers import Journal, Worker
 
@@ -400,6 +401,33 @@ def test_transfer_without_retry_ends_with_its_first_failure_and_tells_what_follo
     again = work.get(uid)
     assert (again.state, again.failures, len(told)) == (State.ENQUEUED, 1, 1)
     assert again.next_run - time.time() > QUICK.longest / 2
+
+
+def test_transfer_that_failed_is_run_again_from_where_it_was(work, tmp_path):
+    told = []
+    work.function("after")(lambda hash_map: told.append((hash_map.get("TaskState"), hash_map.get("TaskError"))))
+    down = True
+    with Answers(lambda asked: (404, {}, b"gone") if down else (200, {}, b"data")) as server:
+        request = {"url": f"{server.url}/a", "file": str(tmp_path / "a"), "postExecute": python("after")}
+        uid = work.start_download(request)
+        work.runner().run_until_idle()
+        error = work.get(uid).error
+        down = False
+        work.retry(uid)
+        work.runner().run_until_idle()
+    assert (work.get(uid).state, (tmp_path / "a").read_bytes()) == (State.SUCCEEDED, b"data")
+    assert told == [("FAILED", error), ("SUCCEEDED", "")]
+
+
+def test_what_is_kept_of_an_upload_outlives_its_failure(work, tmp_path):
+    uid = work.start_upload({"url": "http://127.0.0.1:9/uploads", "file": str(tmp_path / "a.bin")})
+    claim = work.ledger.claim(frozenset(), 30)
+    context = Context(claim.task, work, work.ledger.clock, claim.lease_end)
+    context.save(upload={"url": "kept"})
+    context.save(**{ENDED: {"failed": True}})
+    work.ledger.finish(uid, claim.attempt, State.FAILED)
+    work.retry(uid)
+    assert work.get(uid).saved == {"upload": {"url": "kept"}}
 
 
 def test_link_that_moved_something_begins_its_pauses_anew(ledger, clock):

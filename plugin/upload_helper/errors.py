@@ -1,4 +1,4 @@
-"""Errors of uploads and of background work: one tree, each with a code, an HTTP status, a text and what to do about it."""
+"""Errors of uploads and of work: one tree, each with a code, an HTTP status, a text and what to do about it."""
 
 from __future__ import annotations
 

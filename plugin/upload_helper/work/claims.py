@@ -25,6 +25,7 @@ from ..retry import Backoff
 from .clock import process_name
 from .lanes import Places, conditions_of, heads, queue_in, queues, take_place
 from .leases import Lease
+from .names import ENDED
 from .queue import Queue, end_of
 from .rows import dump, read_row
 from .tables import ROW_VERSION, tasks
@@ -183,10 +184,13 @@ class Claims(Queue):
             if row is None:
                 raise UnknownTaskError(f"There is no task {shown(uid)}.")
             task = read_row(row)
+            # A transfer goes on from where it was, but has come to no end.
+            saved = dump({name: value for name, value in task.saved.items() if name != ENDED}, "state of a transfer")
             begun = {"failures": 0, "losses": 0, "cancel": False, "progress": None, "step_name": "", "ended": None}
             values = {**_wait(State.ENQUEUED, mask_of(task.conditions), now), **begun, "next_run": now, "error": ""}
+            values |= {"result": "", "saved": saved}
             ended = (c.uid == uid, c.state.in_((State.FAILED, State.CANCELLED)))
-            if not connection.execute(update(tasks).where(*ended).values(**values, result="")).rowcount:
+            if not connection.execute(update(tasks).where(*ended).values(**values)).rowcount:
                 raise InvalidTaskError(
                     f"Task {shown(uid)} is {task.state}.", remedy="Only what FAILED or was CANCELLED is run again."
                 )

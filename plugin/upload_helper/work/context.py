@@ -74,6 +74,8 @@ class Context:
     def __init__(self, task: Task, work: Work, clock: Clock, lease_end: float) -> None:
         self.task = task
         self.work = work
+        self.saved: dict[str, Any] = dict(task.saved)
+        """What `save` keeps; it begins as what the attempts before have kept."""
         self.variables: dict[str, Any] = dict(task.variables)
         """ResultMessage, SQLParameter … by name; they begin as those of the task."""
         self.lease_end = lease_end
@@ -108,10 +110,11 @@ class Context:
         self.amounts = {"done": done, "total": total, "speed": speed}
         self.report(done / total if total else None, step_name)
 
-    def save(self, state: dict[str, Any]) -> None:
+    def save(self, **members: Any) -> None:
         """Keep in the ledger what the next attempt needs to go on; raises Stopped if the task is not ours any more."""
         self.check()
-        if not self.work.ledger.save(self.task.uid, self.task.attempt, state, **self.amounts):
+        self.saved |= members
+        if not self.work.ledger.save(self.task.uid, self.task.attempt, self.saved, **self.amounts):
             self.stop(Reason.LEASE)
             self.check()
 

@@ -12,7 +12,8 @@ from ..transfer.errors import TransferError
 from .aliases import scrubbed
 from .context import Context, Outcome
 from .lanes import lane_of
-from .names import ERROR_MESSAGE, RESULT_ERROR, RESULT_MESSAGE, TRANSFER_RESTARTED
+from .names import ENDED, ERROR_MESSAGE, RESULT_ERROR, RESULT_MESSAGE, TASK_ERROR, TASK_STATE, TRANSFER_RESTARTED
+from .task import State
 
 if TYPE_CHECKING:
     from ..transfer.orders import Kind
@@ -43,14 +44,14 @@ def parse_request(kind: Kind, request: object) -> tuple[dict[str, Any], Any, int
 def run_transfer(context: Context) -> Outcome:
     """Carry out the task, from where it was, and at its end what is to follow; raises Stopped."""
     task = context.task
-    ended = task.saved.get("ended")
+    ended = task.saved.get(ENDED)
     outcome = Outcome(**ended) if ended else _carry(context)
     if outcome.failed and task.retry and not outcome.final:
         return outcome
     if task.post_execute:
         # A worker that dies in what follows must not begin the transfer again.
         if not ended:
-            context.save({"ended": vars(outcome)})
+            context.save(**{ENDED: vars(outcome)})
         _follow(context, outcome)
     return outcome
 
@@ -79,23 +80,24 @@ def _carry(context: Context) -> Outcome:
                 sleep=context.sleep,
                 pace=work.pace,
                 state=task.saved.get("upload"),
-                save=lambda state: context.save({"upload": state}),
+                save=lambda state: context.save(upload=state),
                 hold=context.on_stop,
             )
     except Error as error:
         # A line that was cut because the run must end looks as if it were broken.
         context.check()
-        return _failure(error, moved=last[0].done > last[0].resumed)
+        return _failure(task.uid, error, moved=last[0].done > last[0].resumed)
     if carried.restarted:
         _log.warning("task %s: %s; the transfer began again", task.uid, carried.restarted)
         context.variables[TRANSFER_RESTARTED] = carried.restarted
     outcome = Outcome(carried.text or carried.target)
-    context.save({"ended": vars(outcome)})
+    context.save(**{ENDED: vars(outcome)})
     return outcome
 
 
-def _failure(error: Error, *, moved: bool) -> Outcome:
+def _failure(uid: str, error: Error, *, moved: bool) -> Outcome:
     text = scrubbed(f"{error} {error.remedy}".strip())
+    _log.warning("task %s: %s", uid, text)
     final = not error.temporary if isinstance(error, TransferError) else isinstance(error, HandlerError)
     return Outcome(error=text, failed=True, retry_after=error.retry_after, final=final, moved=moved)
 
@@ -104,6 +106,8 @@ def _follow(context: Context, outcome: Outcome) -> None:
     """Run what is to follow at the end; whether it fails changes nothing for the transfer."""
     from .handlers.arrays import run_handlers  # noqa: PLC0415
 
+    state = State.FAILED if outcome.failed else State.SUCCEEDED
+    context.variables |= {TASK_STATE: state.value, TASK_ERROR: outcome.error}
     context.variables |= {RESULT_MESSAGE: outcome.result, RESULT_ERROR: outcome.error, ERROR_MESSAGE: outcome.error}
     after = run_handlers(context.task.post_execute, context, context.work.registry)
     if after.failed:
