@@ -40,6 +40,7 @@ _UNSATISFIED = re.compile(r"bytes[ \t]+\*/([0-9]{1,18})", re.IGNORECASE)
 _WHOLE = (200, 203)
 _DAMAGED = "what was there was damaged"
 _PAGES = ("text/html", "application/xhtml+xml")
+_LOOKED_AT = 512
 _PAGE_NAMES = (".html", ".htm", ".xhtml")
 # Some servers say of such a file that it is compressed, and mean the file itself.
 _COMPRESSED = (".gz", ".tgz", ".z", ".bz2", ".xz", ".br", ".zst", ".svgz")
@@ -168,12 +169,15 @@ class _Fetch:
 
     def _prepare(self, part: Part) -> None:
         """Keep what is there, if it can be gone on with."""
-        if part.size and part.note.source != source_of(self._url):
+        if not part.size:
+            # A note without a part says nothing, least of all that a file without bytes is whole.
+            part.note = Note()
+        elif part.note.source != source_of(self._url):
             self._begin_again(part, "what was there is of another address")
-        elif part.size and not (part.note.validator or self._digest(part.note)):
+        elif not (part.note.validator or self._digest(part.note)):
             # Nothing would tell if the file on the server became another one.
             self._begin_again(part, "the server gives no ETag and no date")
-        elif part.size and self._request.method != "GET":
+        elif self._request.method != "GET":
             self._begin_again(part, "only what is fetched by GET goes on")
         self._resumed = self._most = part.size
         if part.size:
@@ -277,7 +281,8 @@ class _Fetch:
         """Begin from nothing, unless it is plain that this is not the file."""
         note = self._note_of(answer)
         is_due = part.note.is_page or part.target.suffix.lower() in _PAGE_NAMES
-        if note.is_page and not is_due and (offset or self._request.digest):
+        has_better = offset or self._request.digest or _is_no_page(part.target)
+        if note.is_page and not is_due and has_better:
             raise PageError("The server sends a page instead of the file.")
         if offset:
             changed = part.note.validator != note.validator
@@ -296,7 +301,7 @@ class _Fetch:
             self._refuse(
                 part, f"The server sends the bytes from {first} to {end}; it was asked for those from {offset}."
             )
-        if note.etag and part.note.etag and note.etag != part.note.etag:
+        if part.note.differs(note):
             self._refuse(part, "The file has changed, and the server continues it all the same.", at_once=True)
         if total is not None and part.note.length not in (None, total):
             self._refuse(part, f"The file has {total} bytes now, and had {part.note.length}.", at_once=True)
@@ -309,8 +314,9 @@ class _Fetch:
     def _judge_416(self, part: Part, answer: Response, offset: int) -> None:
         """See that nothing is missing."""
         match = _UNSATISFIED.fullmatch(answer.headers.get("Content-Range", "").strip())
-        total = int(match[1]) if match else offset
-        if not offset or total != offset or part.note.length not in (None, total):
+        total = int(match[1]) if match else None
+        is_known = total is not None and part.note.length in (None, total)
+        if not is_known or not offset or total != offset or part.note.differs(self._note_of(answer)):
             self._refuse(part, f"The server has no bytes from {offset} on.")
 
     def _refuse(self, part: Part, why: str, *, at_once: bool = False) -> NoReturn:
@@ -326,9 +332,18 @@ class _Fetch:
         digest = promised(headers, is_whole=answer.status in _WHOLE)
         return Note(
             source=source_of(self._url),
-            etag=etag if re.fullmatch(r'"[^"]*"', etag) else "",
+            etag=etag if re.fullmatch(r'(?:W/)?"[^"]*"', etag) else "",
             modified=headers.get("Last-Modified", "").strip(),
             length=answer.length,
             digest=digest.build() if digest else "",
             is_page=headers.get("Content-Type", "").partition(";")[0].strip().lower() in _PAGES,
         )
+
+
+def _is_no_page(target: Path) -> bool:
+    """Whether there is a file already that is no page itself."""
+    try:
+        with target.open("rb") as file:
+            return not file.read(_LOOKED_AT).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
+    except OSError:
+        return False

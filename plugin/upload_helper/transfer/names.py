@@ -15,6 +15,8 @@ FALLBACK = "download"
 
 # Not to be had on the drives that people carry about.
 _NOT_EVERYWHERE = re.compile(r'[<>:"|?*\x00-\x1f]')
+# Under such a name another transfer would take it for its own part.
+_OF_A_PART = re.compile(r"\.(part(?:\.json|\.new)?)\Z", re.IGNORECASE)
 _LONGEST_EXTENSION = 20
 
 
@@ -27,7 +29,8 @@ def name_of(disposition: str, url: str) -> str:
 def safe_name(raw: str) -> str:
     """Return a file name for what somebody else calls `raw`, or '' where nothing of it is left.
 
-    Without folders in either notation, hidden by no dot, of characters that every file system takes, and short.
+    Without folders in either notation, hidden by no dot, of characters that every file system takes, short, and not
+    what a part or its note is called.
     """
     last = _shortened(re.split(r"[/\\]", raw.encode(errors="replace").decode())[-1])
     try:
@@ -36,7 +39,8 @@ def safe_name(raw: str) -> str:
         return ""
     if clean == FALLBACK_NAME != last:
         return ""
-    return _shortened(_NOT_EVERYWHERE.sub("_", clean).lstrip(". ")).rstrip(". ")
+    name = _shortened(_NOT_EVERYWHERE.sub("_", clean).lstrip(". ")).rstrip(". ")
+    return _OF_A_PART.sub(r"_\1", name)
 
 
 def _shortened(name: str) -> str:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -37,7 +38,7 @@ class Note:
     source: str = ""
     """Stands for the address; not the address itself, which may hold secrets."""
     etag: str = ""
-    """Only a strong one."""
+    """As the server says it; only a strong one, without ``W/``, can be asked for."""
     modified: str = ""
     """The Last-Modified."""
     length: int | None = None
@@ -71,7 +72,13 @@ class Note:
     @property
     def validator(self) -> str:
         """What an If-Range names: the strong ETag, or the date if there is none."""
-        return self.etag or self.modified
+        return self.etag if self.etag.startswith('"') else self.modified
+
+    def differs(self, other: Note) -> bool:
+        """Whether two answers are of different files; what only one of them says tells nothing."""
+        if self.etag and other.etag and (self.etag != other.etag or self.validator == self.etag):
+            return self.etag != other.etag
+        return bool(self.modified and other.modified) and self.modified != other.modified
 
 
 class Part:
@@ -84,7 +91,10 @@ class Part:
         with _words_for(target):
             self._file = _open_locked(self.path)
             try:
-                self.size = os.fstat(self._file).st_size
+                status = os.fstat(self._file)
+                if status.st_nlink > 1 and not _is_at(self._file, target):
+                    raise TargetError(f"{str(self.path)!r} is another file as well.", remedy="Move it away.")
+                self.size = status.st_size
                 self._saver = Saver(self._file)
                 self.note = self._read_note()
             except BaseException:
@@ -122,7 +132,9 @@ class Part:
         self.note = note
         scratch = _beside(self.target, ".part.new")
         with _words_for(self.target):
-            with scratch.open("wb") as file:
+            # Of a process that was killed, or a link that somebody else put there.
+            scratch.unlink(missing_ok=True)
+            with scratch.open("xb") as file:
                 file.write(note.build())
                 file.flush()
                 os.fsync(file.fileno())
@@ -181,9 +193,12 @@ class Part:
             else:
                 rename_new(self.path, self.target)
             sync_directory(self.target.parent)
-            self._note_path.unlink(missing_ok=True)
-            # Last: as long as it is there, it says that the target is ours.
-            self.path.unlink(missing_ok=True)
+            if _is_at(self._file, self.path) or not os.path.lexists(self.path):
+                # Or else another transfer to the same target has begun meanwhile.
+                self._note_path.unlink(missing_ok=True)
+            if _is_at(self._file, self.path):
+                # Last: as long as it is there, it says that the target is ours.
+                self.path.unlink()
 
     def is_finished(self) -> bool:
         """Whether the file has its name already, and only the process that gave it could not say so any more."""
@@ -212,10 +227,14 @@ class Part:
                     f"{str(self.path)!r} is there, and is of no transfer.", remedy="Move it away."
                 ) from None
             return Note()
-        if note.boot != _BOOT and self.size > note.synced:
+        if note.boot == _BOOT:
+            return note
+        if self.size > note.synced:
             # What was not forced to the disk before the machine went down may be anything.
             self._truncate(note.synced)
-        return note
+        # What comes from now on must not be cut off as well when the part is opened the next time.
+        self.keep(replace(note, boot=_BOOT))
+        return self.note
 
 
 def source_of(url: str) -> str:
@@ -228,6 +247,9 @@ def check_target(target: Path, *, overwrite: bool) -> None:
     with _words_for(target):
         if target.is_dir():
             raise TargetError(f"{str(target)!r} is a folder.")
+        if os.path.lexists(target) and stat.S_IFMT(target.lstat().st_mode) not in (stat.S_IFREG, stat.S_IFLNK):
+            # A device would be gone for the whole machine.
+            raise TargetError(f"{str(target)!r} is no regular file.")
         if not target.parent.is_dir():
             raise TargetError(f"There is no folder {str(target.parent)!r}.", remedy="Make it first.")
         if not overwrite and os.path.lexists(target) and not _is_pending(target):

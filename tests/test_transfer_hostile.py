@@ -1,0 +1,182 @@
+"""Transfers among servers that lie, links that were planted, and notes that outlived what they are about."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from answers import Answers
+from upload_helper.errors import PageError, TargetError
+from upload_helper.retry import Backoff
+from upload_helper.transfer.addresses import Endpoint
+from upload_helper.transfer.download import DownloadRequest, Fetched, fetch
+from upload_helper.transfer.names import safe_name
+from upload_helper.transfer.part import Note, Part, source_of
+from upload_helper.transfer.web import DIRECT, Line
+
+OLD, NEW = b"a" * 1000, b"b" * 1000
+BEFORE, AFTER = "Sat, 01 Jan 2022 00:00:00 GMT", "Sun, 02 Jan 2022 00:00:00 GMT"
+AT_ONCE = Backoff(first=0.001, longest=30, jitter=0)
+
+
+class StopError(BaseException):
+    """What a caller raises to end a transfer."""
+
+
+@pytest.fixture
+def serve():
+    """Return a function that starts a server with the given answers."""
+    with ExitStack() as stack:
+        yield lambda answer: stack.enter_context(Answers(answer))
+
+
+def get(url: str, target: Path, sleep=lambda seconds: None, **options) -> Fetched:
+    with Line(Endpoint.of(url), proxy=DIRECT, stall=5) as line:
+        return fetch(DownloadRequest(file=str(target), **options), line, sleep=sleep, backoff=AT_ONCE)
+
+
+def stop(seconds):
+    raise StopError
+
+
+# --- what a part and its note say ---
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ({"Last-Modified": BEFORE}, {"Last-Modified": AFTER}),
+        ({"Last-Modified": BEFORE, "ETag": 'W/"1"'}, {"Last-Modified": BEFORE, "ETag": 'W/"2"'}),
+        ({"Last-Modified": BEFORE, "ETag": 'W/"1"'}, {"Last-Modified": AFTER, "ETag": 'W/"1"'}),
+    ],
+)
+def test_parts_of_two_files_are_never_joined(serve, tmp_path, first, then):
+    """The file was replaced by another one of the same length, on a server that knows no If-Range."""
+
+    def answer(asked):
+        if "Range" in asked.headers:
+            return 206, {**then, "Content-Range": "bytes 500-999/1000"}, NEW[500:]
+        again = len(server.asked) > 1
+        return 200, {**(then if again else first), "Content-Length": "1000"}, [NEW if again else OLD[:500]]
+
+    server = serve(answer)
+    found = get(server.url + "/f", tmp_path / "f")
+    assert (tmp_path / "f").read_bytes() == NEW
+    assert found.restarted
+
+
+def test_same_strong_etag_is_the_same_file_whatever_its_date():
+    assert not Note(etag='"1"', modified=BEFORE).differs(Note(etag='"1"', modified=AFTER))
+    assert Note(etag='W/"1"', modified=BEFORE).validator == BEFORE
+
+
+def test_refused_range_tells_no_length(serve, tmp_path):
+    """A file of unknown length that was cut is not whole because its server takes no range."""
+
+    def answer(asked):
+        asked.protocol_version, asked.close_connection = "HTTP/1.1", True
+        if "Range" in asked.headers:
+            return 416, {}, b""
+        whole = len(server.asked) > 1
+        chunk = b"3e8\r\n" + OLD + b"\r\n" + (b"1\r\na\r\n0\r\n\r\n" if whole else b"")
+        return 200, {"ETag": '"1"', "Transfer-Encoding": "chunked"}, [chunk]
+
+    server = serve(answer)
+    get(server.url + "/f", tmp_path / "f")
+    assert (tmp_path / "f").stat().st_size == 1001
+
+
+def test_note_without_a_part_makes_no_file_empty(serve, tmp_path):
+    server = serve(lambda asked: (200, {}, NEW))
+    (tmp_path / "f.part.json").write_bytes(Note(source=source_of("http://other.example/"), length=0).build())
+    get(server.url + "/f", tmp_path / "f")
+    assert (tmp_path / "f").read_bytes() == NEW
+
+
+def test_part_of_before_a_reboot_grows_from_attempt_to_attempt(serve, tmp_path):
+    def answer(asked):
+        first = int(asked.headers.get("Range", "bytes=0-")[6:-1])
+        headers = {"ETag": '"1"', "Content-Range": f"bytes {first}-999/1000", "Content-Length": str(1000 - first)}
+        return 206, headers, [OLD[first : first + 100]]
+
+    server = serve(answer)
+    note = Note(source=source_of(server.url + "/f"), etag='"1"', length=1000, synced=200, boot="another")
+    (tmp_path / "f.part.json").write_bytes(note.build())
+    (tmp_path / "f.part").write_bytes(OLD[:300])
+    for size in (300, 400, 500):
+        with pytest.raises(StopError):
+            get(server.url + "/f", tmp_path / "f", sleep=stop)
+        assert (tmp_path / "f.part").stat().st_size == size
+
+
+# --- what stands under the target's name ---
+
+
+def test_page_does_not_replace_a_file(serve, tmp_path):
+    server = serve(lambda asked: (200, {"Content-Type": "text/html"}, b"<html>sign in</html>"))
+    target = tmp_path / "tiles.mbtiles"
+    target.write_bytes(OLD)
+    with pytest.raises(PageError):
+        get(server.url + "/tiles.mbtiles", target, overwrite=True)
+    assert target.read_bytes() == OLD
+    target.write_bytes(b"\n<!doctype html>")
+    get(server.url + "/tiles.mbtiles", target, overwrite=True)
+    assert target.read_bytes() == b"<html>sign in</html>"
+
+
+def test_only_files_are_replaced(serve, tmp_path):
+    """A device would be gone for the whole machine."""
+    server = serve(lambda asked: (200, {}, NEW))
+    os.mkfifo(tmp_path / "null")
+    with pytest.raises(TargetError):
+        get(server.url + "/f", tmp_path / "null", overwrite=True)
+    assert stat.S_ISFIFO((tmp_path / "null").lstat().st_mode)
+    (tmp_path / "link").symlink_to("nowhere")
+    get(server.url + "/f", tmp_path / "link", overwrite=True)
+    assert (tmp_path / "link").read_bytes() == NEW
+
+
+def test_links_beside_the_target_lead_nowhere(serve, tmp_path):
+    server = serve(lambda asked: (200, {}, NEW))
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "f.part.new").symlink_to(victim)
+    get(server.url + "/f", tmp_path / "f")
+    (tmp_path / "g.part").hardlink_to(victim)
+    (tmp_path / "g.part.json").write_text("{}")
+    with pytest.raises(TargetError):
+        get(server.url + "/f", tmp_path / "g")
+    assert victim.read_text() == "precious"
+    assert (tmp_path / "f").read_bytes() == NEW
+
+
+@pytest.mark.parametrize(
+    "name", ["tool.bin.part", "tool.bin.PART", "tool.bin.part.json", "tool.bin.part.new", "a.part. ."]
+)
+def test_no_server_names_a_part(name):
+    assert not safe_name(name).lower().endswith((".part", ".part.json", ".part.new"))
+    assert len(safe_name(name)) >= len(name.rstrip(". "))
+
+
+def test_end_of_a_transfer_leaves_the_next_one_alone(tmp_path, monkeypatch):
+    """Behind the rename another process may begin, while this one waits for the disk."""
+    target, others = tmp_path / "f", []
+    with Part(target) as part:
+        part.begin(Note(length=3))
+        part.write(b"abc")
+
+        def begin_another(folder):
+            others.append(Part(target))
+            others[0].begin(Note(length=9))
+            others[0].write(b"d")
+
+        monkeypatch.setattr("upload_helper.transfer.part.sync_directory", begin_another)
+        part.finish(overwrite=True)
+    assert (tmp_path / "f.part").read_bytes() == b"d"
+    assert Note.parse((tmp_path / "f.part.json").read_bytes()).length == 9
+    others[0].discard()
+    others[0].__exit__()
