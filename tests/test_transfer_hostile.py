@@ -10,13 +10,16 @@ from pathlib import Path
 import pytest
 
 from answers import Answers
-from upload_helper.errors import PageError, TargetError
+from transfers import ScriptedLine, Sending
 from upload_helper.retry import Backoff
 from upload_helper.transfer.addresses import Endpoint
 from upload_helper.transfer.download import DownloadRequest, Fetched, fetch
+from upload_helper.transfer.errors import AnswerError, PageError, ProtocolError, TargetError
 from upload_helper.transfer.names import safe_name
 from upload_helper.transfer.part import Note, Part, source_of
-from upload_helper.transfer.web import DIRECT, Line
+from upload_helper.transfer.upload import Sent, UploadRequest, send
+from upload_helper.transfer.web import DIRECT, Line, Response
+from upload_helper.work import Runner, State, Work
 
 OLD, NEW = b"a" * 1000, b"b" * 1000
 BEFORE, AFTER = "Sat, 01 Jan 2022 00:00:00 GMT", "Sun, 02 Jan 2022 00:00:00 GMT"
@@ -180,3 +183,110 @@ def test_end_of_a_transfer_leaves_the_next_one_alone(tmp_path, monkeypatch):
     assert Note.parse((tmp_path / "f.part.json").read_bytes()).length == 9
     others[0].discard()
     others[0].__exit__()
+
+
+# --- files that nobody took ---
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    path = tmp_path / "survey.gpkg"
+    path.write_bytes(OLD)
+    return path
+
+
+def put(url: str, file: Path, **options) -> Sent:
+    with Line(Endpoint.of(url), proxy=DIRECT, stall=5) as line:
+        return send(UploadRequest(url, file, **options), line, sleep=lambda seconds: None)
+
+
+def test_form_goes_where_the_server_has_moved(serve, file):
+    """As a GET, which browsers make of it, it would be a success without a file."""
+    server = serve(
+        lambda asked: (301, {"Location": "/up/"}, b"") if asked.path == "/up" else (200, {}, b"index of uploads")
+    )
+    put(server.url + "/up", file, protocol="multipart")
+    assert [(asked.command, asked.path) for asked in server.asked] == [("POST", "/up"), ("POST", "/up/")]
+    assert OLD in server.asked[1].body
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_network_that_wants_a_login_takes_no_file(serve, file, method):
+    portal = serve(lambda asked: (200, {"Content-Type": "text/html"}, b"<html>sign in</html>"))
+    server = serve(lambda asked: (302, {"Location": portal.url + "/login"}, b""))
+    with pytest.raises(PageError) as caught:
+        put(server.url + "/up", file, method=method)
+    assert caught.value.temporary
+    assert {asked.command for asked in portal.asked} <= {"OPTIONS"}
+
+
+def test_answer_of_the_same_server_to_a_form_is_read_where_it_is(serve, file):
+    server = serve(
+        lambda asked: (302, {"Location": "/thanks"}, b"") if asked.command == "POST" else (200, {}, b"Thank you")
+    )
+    assert put(server.url + "/up", file, protocol="multipart").text == "Thank you"
+
+
+@pytest.mark.parametrize("status", [304, 302, 300])
+def test_what_is_no_success_took_no_file(serve, file, status):
+    server = serve(lambda asked: (status, {}, b""))
+    with pytest.raises(ProtocolError):
+        put(server.url + "/up", file, method="PUT")
+
+
+@pytest.mark.parametrize("protocol", ["tus", "rufh", "chunks"])
+def test_page_is_no_answer_to_a_piece(serve, file, protocol):
+    """It passes by itself, and the upload goes on: nothing of it counts as sent."""
+    created = {"Location": "/up/1", "Tus-Resumable": "1.0.0", "Upload-Complete": "?0"}
+
+    def answer(asked):
+        if asked.command == "POST" and protocol != "chunks":
+            return 201, created, b""
+        return 200, {"Content-Type": "text/html; charset=utf-8"}, b"<html>sign in</html>"
+
+    with pytest.raises(PageError) as caught:
+        put(serve(answer).url + "/up", file, protocol=protocol)
+    assert caught.value.temporary
+
+
+def test_bare_success_of_a_piece_is_asked_about(file):
+    """An answer without a word of the upload may be one of the network; of the last piece, an upload that is gone is done."""
+    created = (201, {"Location": "/1"})
+    line = ScriptedLine(
+        created, (200, {}), (204, {"Upload-Offset": "400", "Upload-Complete": "?0"}), (200, {}), (404, {})
+    )
+    assert Sending(line, file, protocol="rufh").run().size == 1000
+    assert [(method, len(body)) for method, _, body in line.asked[1:]] == [("PATCH", 1000), ("HEAD", 0), ("PATCH", 600), ("HEAD", 0)]  # fmt: skip
+    line = ScriptedLine(
+        created, (200, {}), (404, {}), created, (201, {"Upload-Complete": "?0"}), (201, {"Upload-Complete": "?1"})
+    )
+    assert Sending(line, file, protocol="rufh", piece=500).run().restarted
+
+
+# --- what servers say ---
+
+
+@pytest.mark.parametrize("header", ["sid=hunter2; theme=dark", "hunter2 and more", "Bearer hunter2"])
+def test_secret_that_comes_back_is_not_shown(serve, file, header):
+    server = serve(lambda asked: (403, {}, b"not with " + asked.headers["X-Door"].encode()))
+    with Line(Endpoint.of(server.url, {"X-Door": header}), proxy=DIRECT) as line, pytest.raises(AnswerError) as caught:
+        line.ask("GET")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("charset", ["undefined", "idna", "unicode_escape", "nonsense"])
+def test_text_can_be_kept_whatever_its_encoding_is_called(charset):
+    answer = Response(
+        200, {"Content-Type": f"text/plain; charset={charset}"}, "http://a.example", rb"\ud800 fine" + b"\xff"
+    )
+    assert answer.text.encode().endswith(("fine\N{REPLACEMENT CHARACTER}".encode(), "fineÿ".encode()))
+
+
+def test_answer_that_is_long_costs_no_second_upload(serve, file, tmp_path):
+    server = serve(lambda asked: (200, {}, b"x" * 5_000_000))
+    work = Work(tmp_path / "work.db")
+    uid = work.start_upload({"url": server.url + "/up", "file": str(file), "method": "PUT"})
+    Runner(work).run_until_idle()
+    assert work.get(uid).state is State.SUCCEEDED
+    assert len(server.asked) == 1
+    work.close()

@@ -482,7 +482,7 @@ class TestLiars:
 
     def test_pieces_are_what_the_server_takes(self, file):
         created = (201, {"Location": "/1", "Upload-Limit": "max-append-size=40000"})
-        line = ScriptedLine(created, (204, {}), (204, {}), (201, {}))
+        line = ScriptedLine(created, *2 * [(204, {"Upload-Complete": "?0"})], (201, {"Upload-Complete": "?1"}))
         Sending(line, file, protocol="rufh").run()
         assert [len(body) for _, _, body in line.asked] == [0, 40_000, 40_000, 15_000]
 
@@ -494,7 +494,8 @@ class TestLiars:
 
     def test_an_upload_that_was_completed_too_early_begins_anew(self, file):
         early = {"Upload-Offset": "5", "Upload-Complete": "?1"}
-        line = ScriptedLine((201, {"Location": "/1"}), (503, {}), (204, early), (201, {"Location": "/2"}), (201, {}))
+        again = [(201, {"Location": "/2"}), (201, {"Upload-Complete": "?1"})]
+        line = ScriptedLine((201, {"Location": "/1"}), (503, {}), (204, early), *again)
         assert Sending(line, file, protocol="rufh").run().url == f"{ORIGIN}/2"
         assert [method for method, _, _ in line.asked] == ["POST", "PATCH", "HEAD", "POST", "PATCH"]
 

@@ -202,7 +202,7 @@ def answer_at(path, answer, *, otherwise=HELLO):
 
 @pytest.mark.parametrize(
     ("status", "method", "becomes"),
-    [(301, "POST", "GET"), (302, "POST", "GET"), (303, "POST", "GET"), (303, "PUT", "GET"), (303, "HEAD", "HEAD"), (302, "HEAD", "HEAD"),
+    [(301, "POST", "POST"), (302, "POST", "GET"), (303, "POST", "GET"), (303, "PUT", "GET"), (303, "HEAD", "HEAD"), (302, "HEAD", "HEAD"),
      (301, "PUT", "PUT"), (302, "PATCH", "PATCH"), (307, "POST", "POST"), (308, "PATCH", "PATCH"), (307, "GET", "GET")],
 )  # fmt: skip
 def test_redirect_is_followed_as_its_status_says(serve, open_line, status, method, becomes):

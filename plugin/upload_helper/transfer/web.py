@@ -21,13 +21,14 @@ from requests.structures import CaseInsensitiveDict
 
 from ..errors import shown
 from ..version import __version__
-from .addresses import HIDDEN, Endpoint, joined, may_know, moved, scrubbed
+from .addresses import HIDDEN, Endpoint, joined, may_know, moved, origin, scrubbed
 from .errors import (
     AnswerError,
     CertificateError,
     ContentError,
     InvalidTransferError,
     LinkError,
+    PageError,
     StalledError,
     TransferError,
 )
@@ -89,9 +90,11 @@ class Response:
         """The body as text, in UTF-8 unless the server names another encoding."""
         match = _CHARSET.search(self.headers.get("Content-Type", ""))
         try:
-            return self.body.decode(match[1] if match else "utf-8", "replace")
-        except LookupError:
-            return self.body.decode("utf-8", "replace")
+            text = self.body.decode(match[1] if match else "utf-8", "replace")
+        except (LookupError, UnicodeError):
+            text = self.body.decode("utf-8", "replace")
+        # Some encodings know half characters, which nothing can keep.
+        return text.encode("utf-8", "replace").decode("utf-8")
 
     @property
     def length(self) -> int | None:
@@ -345,10 +348,15 @@ def _unsigned(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
 def _redirected(asked: _Asked, status: int, url: str) -> _Asked:
     """Return what is to be sent next, RFC 9110, section 15.4."""
     headers, body, method = asked.headers, asked.body, asked.method
-    if (status == 303 and method != "HEAD") or (status in (301, 302) and method == "POST"):
+    is_file = body is not None and not isinstance(body, bytes)
+    if is_file and status in (302, 303) and not may_know(url, asked.url):
+        raise PageError("The server sends whoever brings a file to another one, and does not say that it took it.")
+    # What has moved, to TLS for example, took no file yet.
+    is_moved = is_file and (status == 301 or origin(url) != origin(asked.url))
+    if (status == 303 and method != "HEAD") or (status in (301, 302) and method == "POST" and not is_moved):
         headers = {k: v for k, v in headers.items() if not k.lower().startswith("content-")}
         method, body = "GET", None
-    elif body is not None and not isinstance(body, bytes):
+    elif is_file:
         rewind = getattr(body, "rewind", None)
         if rewind is None:
             raise TransferError("The server redirects what can't be sent twice.", remedy="Name the address it is at.")
@@ -365,7 +373,8 @@ def _refusal(response: Response, headers: Mapping[str, str]) -> AnswerError:
     for name, value in headers.items():
         if name.lower() not in _OPEN_HEADERS and len(value) > 3:
             # A server may send back what it was sent.
-            text = text.replace(value.partition(" ")[2] or value, HIDDEN)
+            for word in sorted(filter(lambda word: len(word) > 3, re.split(r"[\s;,]+", value)), key=len, reverse=True):
+                text = text.replace(word, HIDDEN)
     text = " ".join("".join(c if c.isprintable() else " " for c in scrubbed(text)).split())[:_EXCERPT]
     message = f"{status} {phrase}".strip() + (f": {text}" if text else "")
     return AnswerError(message, answered=status, headers=response.headers, text=text, retry_after=response.retry_after)

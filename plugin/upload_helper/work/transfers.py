@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import Error, HandlerError, InvalidTaskError, shown
 from ..transfer.errors import TransferError
 from .aliases import scrubbed
+from .claims import clean
 from .context import Context, Outcome
 from .lanes import lane_of
 from .names import ENDED, ERROR_MESSAGE, RESULT_ERROR, RESULT_MESSAGE, TASK_ERROR, TASK_STATE, TRANSFER_RESTARTED
@@ -90,7 +91,8 @@ def _carry(context: Context) -> Outcome:
     if carried.restarted:
         _log.warning("task %s: %s; the transfer began again", task.uid, carried.restarted)
         context.variables[TRANSFER_RESTARTED] = carried.restarted
-    outcome = Outcome(carried.text or carried.target)
+    # Kept before the end is: it must fit, or the file would go once more.
+    outcome = Outcome(clean(carried.text or carried.target))
     context.save(**{ENDED: vars(outcome)})
     return outcome
 

@@ -13,7 +13,7 @@ from urllib.parse import urljoin, urlsplit
 
 from ...errors import shown
 from ..addresses import check_url
-from ..errors import InvalidTransferError, ProtocolError, TransferError, UploadGoneError
+from ..errors import InvalidTransferError, PageError, ProtocolError, TransferError, UploadGoneError
 from ..source import Fingerprint, Slice, Source
 from ..web import Line, Response
 from .pieces import Pieces
@@ -155,13 +155,20 @@ class Job:
         return f"{DIGEST}:{digest.hexdigest()}"
 
     def ask(self, method: str, url: str, headers: Mapping[str, str], body: Slice | None = None) -> Response:
-        """Ask about the upload itself; raises UploadGoneError where the server does not know it any more."""
+        """Ask about the upload itself; raises UploadGoneError where the server does not know it any more.
+
+        Raises PageError where a network answers that wants somebody to sign in.
+        """
         try:
-            return self.line.ask(method, url, headers=headers, body=body)
+            answer = self.line.ask(method, url, headers=headers, body=body)
         except TransferError as error:
             if "url" in self.state and answered(error) in _GONE:
                 raise UploadGoneError("The server does not know the upload any more that was under way.") from None
             raise
+        is_page = answer.headers.get("Content-Type", "").strip().lower().startswith("text/html")
+        if is_page and not any(name.lower().startswith("upload-") for name in answer.headers):
+            raise PageError("A page came instead of what the server says of the upload.")
+        return answer
 
     def drop(self, headers: Mapping[str, str]) -> None:
         """Let the server delete what it has of an upload that nobody will finish, if it can be reached."""

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterator
 from urllib.parse import quote, urlsplit
 
+from ..errors import ProtocolError
 from ..source import Slice
 from ..web import Response
 from .job import Job, Sent, located
@@ -34,6 +35,8 @@ def send_raw(job: Job) -> Sent:
 
 
 def _sent(job: Job, answer: Response) -> Sent:
+    if not 200 <= answer.status < 300:
+        raise ProtocolError(f"The server answers {answer.status}, which does not say that it took the file.")
     job.reached(job.size)
     location = answer.headers.get("Location", "")
     if location:

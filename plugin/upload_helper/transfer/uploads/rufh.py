@@ -64,12 +64,25 @@ def _append(job: Job, url: str, offset: int) -> tuple[int, bool, str]:
         raise
     job.pieces.went(time.monotonic() - before)
     told = _standing(answer)
+    if told.complete is None and told.offset is None:
+        return (*_confirmed(job, url, last), answer.text)
     if last:
         if told.complete is False:
             raise ProtocolError("The server does not take the upload for complete, although it has all of it.")
         return job.size, True, answer.text
     # Success says that all of it was appended (section 4.4.2), wherever the answer does not say so by itself.
     return offset_in(job.size, offset + length if told.offset is None else told.offset, offset + 1), False, ""
+
+
+def _confirmed(job: Job, url: str, last: bool) -> tuple[int, bool]:
+    """Ask how far the upload is: an answer that says nothing of it may be one of the network, to anything."""
+    try:
+        return _ask(job, url)
+    except UploadGoneError:
+        if last:
+            # It was finished and is no upload any more.
+            return job.size, True
+        raise
 
 
 def _standing(answer: Response) -> Standing:
