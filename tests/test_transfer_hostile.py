@@ -12,9 +12,10 @@ import pytest
 from answers import Answers
 from transfers import ScriptedLine, Sending
 from upload_helper.retry import Backoff
+from upload_helper.transfer import wire
 from upload_helper.transfer.addresses import Endpoint
 from upload_helper.transfer.download import DownloadRequest, Fetched, fetch
-from upload_helper.transfer.errors import AnswerError, PageError, ProtocolError, TargetError
+from upload_helper.transfer.errors import AnswerError, LinkError, PageError, ProtocolError, TargetError
 from upload_helper.transfer.names import safe_name
 from upload_helper.transfer.part import Note, Part, source_of
 from upload_helper.transfer.upload import Sent, UploadRequest, send
@@ -290,3 +291,41 @@ def test_answer_that_is_long_costs_no_second_upload(serve, file, tmp_path):
     assert work.get(uid).state is State.SUCCEEDED
     assert len(server.asked) == 1
     work.close()
+
+
+# --- heads without an end ---
+
+
+def early(asked):
+    while True:
+        asked.wfile.write(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+
+
+def long_header(asked):
+    asked.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+    while True:
+        asked.wfile.write(b"a")
+
+
+def trailers(asked):
+    asked.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n")
+    while True:
+        asked.wfile.write(b"X: y\r\n")
+
+
+@pytest.mark.parametrize("answer", [early, long_header, trailers])
+@pytest.mark.parametrize(("limit", "value"), [("_MOST_HEAD", 1000), ("_HEAD_SECONDS", 0.05)])
+def test_head_without_an_end_is_none(serve, monkeypatch, answer, limit, value):
+    """Something passes all the time, so that nothing stalls."""
+    monkeypatch.setattr(wire, limit, value)
+    with Line(Endpoint.of(serve(answer).url), proxy=DIRECT, stall=5) as line, pytest.raises(LinkError):
+        line.ask("GET")
+
+
+def test_body_ends_where_a_server_leaves_the_last_line_out(serve):
+    def answer(asked):
+        asked.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n")
+        raise ConnectionAbortedError
+
+    with Line(Endpoint.of(serve(answer).url), proxy=DIRECT, stall=5) as line:
+        assert line.ask("GET").body == b"a"

@@ -20,6 +20,9 @@ _LOOK_SECONDS = 0.1
 _SEND = 1 << 16
 _READ = 1 << 20
 _BEFORE = range(100, 200)
+_MOST_HEAD = 1 << 20
+_HEAD_SECONDS = 600.0
+"""How long the head of an answer may take, informational answers and trailers included."""
 _SWITCHING = 101
 
 
@@ -113,15 +116,28 @@ def _pool(pool: type[Any], connection: type[Any], door: Door) -> type[Any]:
 
 
 class _Head:
-    """Reads the head of an answer line by line; one that is cut is no head, as the standard library would have it."""
+    """Reads the head of an answer line by line; one that is cut is no head, as the standard library would have it.
+
+    Nor is one that never ends: each byte of it is one more that passed, so that nothing stalls.
+    """
 
     def __init__(self, file: Any) -> None:
         self._file = file
+        self._rest = _MOST_HEAD
+        self._deadline = time.monotonic() + _HEAD_SECONDS
 
     def readline(self, limit: int) -> bytes:
-        line: bytes = self._file.readline(limit)
-        if not line.endswith(b"\n") and len(line) < limit:
-            raise http.client.IncompleteRead(line)
+        line = b""
+        while not line.endswith(b"\n") and len(line) < limit:
+            there = self._file.peek(1)
+            if not there:
+                raise http.client.IncompleteRead(line)
+            line += self._file.readline(min(len(there), limit - len(line)))
+            if time.monotonic() > self._deadline:
+                raise http.client.HTTPException("a head that takes too long")
+        self._rest -= len(line)
+        if self._rest < 0:
+            raise http.client.HTTPException("a head that is too long")
         return line
 
     def close(self) -> None:
@@ -147,6 +163,13 @@ class _Answer(http.client.HTTPResponse):
             if status[1] not in _BEFORE or status[1] == _SWITCHING:
                 return status  # type: ignore[no-any-return]
             http.client.parse_headers(self.fp)
+
+    def _read_and_discard_trailer(self) -> None:
+        head = _Head(self.fp)
+        # Some servers leave them out, and the empty line as well.
+        with suppress(http.client.IncompleteRead):
+            while head.readline(_MOST_HEAD).strip():
+                pass
 
 
 class _Watched:
