@@ -11,13 +11,16 @@ import pytest
 
 from answers import Answers
 from transfers import ScriptedLine, Sending
+from upload_helper.cli import carrying
 from upload_helper.retry import Backoff
 from upload_helper.transfer import wire
 from upload_helper.transfer.addresses import Endpoint
 from upload_helper.transfer.download import DownloadRequest, Fetched, fetch
-from upload_helper.transfer.errors import AnswerError, LinkError, PageError, ProtocolError, TargetError
+from upload_helper.transfer.errors import AnswerError, LinkError, PageError, ProtocolError, SourceError, TargetError
 from upload_helper.transfer.names import safe_name
+from upload_helper.transfer.orders import read_order
 from upload_helper.transfer.part import Note, Part, source_of
+from upload_helper.transfer.source import Source
 from upload_helper.transfer.upload import Sent, UploadRequest, send
 from upload_helper.transfer.web import DIRECT, Line, Response
 from upload_helper.work import Runner, State, Work
@@ -329,3 +332,61 @@ def test_body_ends_where_a_server_leaves_the_last_line_out(serve):
 
     with Line(Endpoint.of(serve(answer).url), proxy=DIRECT, stall=5) as line:
         assert line.ask("GET").body == b"a"
+
+
+# --- what was kept, and names ---
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{"protocol": "tus", "url": 5}, {"protocol": "tus", "url": "http://x y"}, {"protocol": "nonsense"}, {"protocol": ["tus"]}, {"protocol": "tus", "collection": "file:///etc"},
+     {"protocol": "chunks", "identifier": "a", "piece": 0}, {"protocol": "chunks", "identifier": "a"}],
+)  # fmt: skip
+def test_broken_state_is_none(serve, file, broken):
+    server = serve(lambda asked: (405 if asked.command == "OPTIONS" else 200, {}, b""))
+    with Source(file) as source:
+        state = {"target": server.url + "/up", "fingerprint": source.fingerprint.build(), **broken}
+    with Line(Endpoint.of(server.url), proxy=DIRECT, stall=5) as line:
+        send(UploadRequest(server.url + "/up", file), line, state=state)
+    assert OLD in server.asked[-1].body
+
+
+@pytest.mark.parametrize("kept", ["[1,2]", "5", "null", "{"])
+def test_command_goes_on_without_what_it_cannot_read(serve, file, kept, tmp_path, monkeypatch):
+    monkeypatch.setattr(carrying, "state_folder", lambda: tmp_path)
+    order = read_order("upload", {"url": "http://office.example/up", "file": str(file)})
+    with pytest.raises(StopError), carrying._kept(order, {}) as save:
+        save({})
+        stop(0)
+    (path,) = (tmp_path / "transfers").glob("*.json")
+    path.write_text(kept)
+    state: dict[str, object] = {}
+    with carrying._kept(order, state):
+        assert state == {}
+    assert not path.exists()
+
+
+def test_command_says_that_it_cannot_keep_where_it_is(tmp_path, monkeypatch):
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(carrying.json, "dump", full)
+    with pytest.raises(SourceError):
+        carrying._write(tmp_path / "a.json", {}, {"url": "u"})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("protocol", ["tus", "rufh", "chunks", "multipart", "raw"])
+def test_name_that_is_no_text_can_be_sent(serve, tmp_path, protocol, monkeypatch):
+    monkeypatch.setattr(carrying, "state_folder", lambda: tmp_path)
+    file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.bin"))
+    file.write_bytes(OLD)
+    server = serve(lambda asked: (403, {}, b""))
+    with pytest.raises(AnswerError):
+        put(server.url + "/up", file, protocol=protocol)
+    with carrying._kept(read_order("upload", {"url": server.url, "file": str(file)}), {}):
+        pass
+
+
+def test_name_of_an_order_is_nothing_of_its_query():
+    assert read_order("download", {"url": "https://a.example/tiles.zip?sig=ab/hunter2"}).name == "tiles.zip"

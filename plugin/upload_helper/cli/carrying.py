@@ -190,7 +190,7 @@ def _kept(order: Order, state: dict[str, Any]) -> Iterator[Any]:
         yield lambda _state: None  # it stands beside the target
         return
     key = "\0".join((order.kind, str(Path(order.file).absolute()), order.endpoint.url))
-    path = state_folder() / "transfers" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    path = state_folder() / "transfers" / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = FileLock(f"{path}.lock", timeout=0, mode=0o600)
@@ -203,7 +203,8 @@ def _kept(order: Order, state: dict[str, Any]) -> Iterator[Any]:
         raise SourceError(f"{path.parent} cannot be written: {error.strerror}.", remedy="Set XDG_STATE_HOME.") from None
     try:
         with suppress(OSError, ValueError):
-            state.update(json.loads(path.read_text(encoding="utf-8")))
+            found = json.loads(path.read_text(encoding="utf-8"))
+            state.update(found if isinstance(found, dict) else {})
         yield lambda new: _write(path, state, new)
         path.unlink(missing_ok=True)
     finally:
@@ -216,7 +217,15 @@ def _write(path: Path, state: dict[str, Any], new: Mapping[str, Any]) -> None:
     state.clear()
     state.update(kept)
     # Addresses of uploads may be as good as a password: for this user only.
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(kept, file)
-    Path(name).replace(path)
+    name = ""
+    try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(kept, file)
+        Path(name).replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            Path(name).unlink()
+        raise SourceError(
+            f"{path.parent} cannot be written: {error.strerror}.", remedy="Make room, or set XDG_STATE_HOME."
+        ) from None

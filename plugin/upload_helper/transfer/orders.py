@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from ..errors import shown
 from .addresses import Endpoint, check_url, own_headers, split_credentials
@@ -57,7 +58,8 @@ class Order:
     def name(self) -> str:
         """What people know the file by."""
         path = Path(self.file).name if self.kind == "upload" or not Path(self.file).is_dir() else ""
-        return path or self.endpoint.url.rpartition("/")[2].partition("?")[0] or "download"
+        # The query may hold secrets, and slashes.
+        return path or urlsplit(self.endpoint.url).path.rpartition("/")[2] or "download"
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from dataclasses import replace
 from time import sleep as _sleep
 
 from ..retry import Backoff
+from .addresses import check_url
 from .discovery import discover
-from .errors import FileChangedError, TransferError, UploadGoneError
+from .errors import FileChangedError, InvalidTransferError, TransferError, UploadGoneError
 from .source import Source
 from .uploads import plain, rufh, tus
 from .uploads.job import PROTOCOLS, Job, Sent, State, UploadRequest, answered
@@ -51,7 +52,7 @@ def send(
     Raises TransferError, whose ``temporary`` says whether it may be tried again with the same state.
     """
     with Source(request.file) as source:
-        job = Job(request, line, source, dict(state or {}), save, report, Pieces(request.piece))
+        job = Job(request, line, source, _sound(state or {}), save, report, Pieces(request.piece))
         restarted, lost = _prepare(job), 0
         while True:
             try:
@@ -69,6 +70,19 @@ def send(
                 raise
             else:
                 return replace(sent, restarted=restarted)
+
+
+def _sound(state: State) -> State:
+    """Return what was kept, or nothing where somebody else wrote it."""
+    texts = ("target", "protocol", "url", "collection", "identifier", "uid")
+    good = all(isinstance(state.get(name, ""), str) for name in texts) and state.get("protocol") in (None, *PROTOCOLS)
+    good = good and all(type(n) is int and n > 0 for n in (state.get("piece", 1), state.get("most") or 1))
+    try:
+        for name in ("url", "collection"):
+            check_url(state.get(name) or "http://none.invalid")
+    except InvalidTransferError:
+        good = False
+    return dict(state) if good and ("piece" in state or "identifier" not in state) else {}
 
 
 def _prepare(job: Job) -> str:

@@ -96,7 +96,7 @@ class Job:
     @property
     def name(self) -> str:
         """What the file is called on the server."""
-        return self.request.name or self.source.name
+        return (self.request.name or self.source.name).encode(errors="replace").decode()
 
     @property
     def size(self) -> int:
