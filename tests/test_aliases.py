@@ -11,8 +11,9 @@ import pytest
 
 from runs import FakeContext, handler
 from upload_helper.errors import HandlerError, InvalidHandlersError, UnknownNameError
+from upload_helper.transfer.addresses import HIDDEN, own_headers, scrubbed
 from upload_helper.work import Backoff, Work
-from upload_helper.work.aliases import HIDDEN, Alias, hidden, own_headers, scrubbed
+from upload_helper.work.aliases import Alias, hidden
 from upload_helper.work.handlers.arrays import name_of
 from upload_helper.work.handlers.http import read_request
 from upload_helper.work.statements import _prepared

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from runs import FakeContext, FakeWork, handler
 from upload_helper.errors import Error, HandlerError
-from upload_helper.work.aliases import HIDDEN, Alias, hidden, scrubbed
+from upload_helper.transfer.addresses import HIDDEN, scrubbed
+from upload_helper.work.aliases import Alias, hidden
 from upload_helper.work.handlers.arrays import ACTIONS, MOST_TEXT, name_of, parse_handlers, run_handlers
 from upload_helper.work.handlers.http import read_request
 from upload_helper.work.simpleui import _COMMANDS, HashMap, run_commands

@@ -18,6 +18,7 @@ import pytest
 
 from runs import FakeContext
 from servers import wait_until
+from upload_helper.transfer.web import MOST_WAIT
 from upload_helper.work.context import Reason, Stopped
 from upload_helper.work.handlers import http
 from upload_helper.work.handlers.line import Line
@@ -229,7 +230,7 @@ def test_status_below_400_is_success(context, server, status):
         (400, {}, None),
         (401, {}, None),
         (503, {"Retry-After": "120"}, 120),
-        (429, {"Retry-After": "99999999999"}, http.MOST_WAIT),
+        (429, {"Retry-After": "99999999999"}, MOST_WAIT),
         (500, {"Retry-After": "soon"}, None),
         (500, {"Retry-After": "-5"}, None),
         (503, {"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}, 0),

@@ -9,9 +9,10 @@ from typing import Any
 
 from ..errors import UnknownTaskError, shown
 from ..jobs import job_uid
+from ..transfer.addresses import scrubbed
 from ..transfer.figures import amounts_text, size_text, span_text, speed_text
 from ..work import State, Task, Work
-from ..work.aliases import hidden, scrubbed
+from ..work.aliases import hidden
 from ..work.lanes import priority_of
 from ..work.leases import Watch
 from .text import local_time, printable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..work.aliases import scrubbed
+from ..transfer.addresses import scrubbed
 from ..work.install import Worker, unit_of
 from ..work.places import find_host, is_url
 

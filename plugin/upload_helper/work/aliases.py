@@ -4,34 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from base64 import b64encode
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
 
 from ..errors import InvalidHandlersError, UnknownNameError, shown
+from ..transfer.addresses import HIDDEN, SECRET_NAME, Endpoint, scrubbed
+from ..transfer.errors import InvalidTransferError
 
-HIDDEN = "***"
 MOST_LETTERS = 200
 _DEEPEST = 50
 
 _NAME = re.compile(r"[\w.-]+")
-_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_SECRET_NAME = re.compile(
-    r"(?i)pass(word|wd|phrase)?$|^pwd$|secret|token|(^|[_-])auth($|[_-]|orization)|^basic$|api[_-]?key|access[_-]?key|cookie|signature|^sig$"
-)
-# What somebody wrote may be long: no pattern looks further than it must, so that none takes the square of its length.
-# A password may have a slash in it that nobody encoded; a port in front of a path with an @ is none.
-_USER_INFO = re.compile(
-    r"""(?i)\b([a-z][a-z0-9+.-]{0,20}://)"""
-    r"""(?:(?:[^/?#\s"'<>@]{0,1000}+@)++|[^/?#:\s"'<>@]{0,200}+:(?!\d{1,5}[/?#])[^\s"'<>@]{0,300}+@)"""
-)
-_CREDENTIALS = re.compile(r"(?i)\b(basic|bearer|digest|token)[ ]+[A-Za-z0-9+/=._~-]{6,}")
-_QUERY = re.compile(r"""([?&;\s]|^)([^=?&;#\s"']{1,100}+)=("[^"]{0,300}"?|'[^']{0,300}'?|[^&#\s"']*)""")
-# A member of JSON that is cut, or has variables in it that are no JSON.
-_MEMBER = re.compile(r"""("([^"\\]{1,100}+)"\s{0,9}:\s{0,9})"(?:[^"\\]|\\.)*+(?:"|\Z)""", re.DOTALL)
 # Comments and quoted names are read over, for there may be an apostrophe in them.
 _STATEMENT = re.compile(
     r"""--[^\n]*|/\*.*?(?:\*/|\Z)|"[^"]*+(?:"|\Z)|`[^`]*+(?:`|\Z)|(?P<text>'[^']*+(?:'|\Z))""", re.DOTALL
@@ -63,9 +48,9 @@ class Alias:
         """
         if not can_name_alias(name):
             raise InvalidHandlersError(f"{shown(name)} cannot name an alias: letters, digits, '_', '.' and '-' can.")
-        address, from_url = split_credentials(url)
-        given = own_headers({"headers": headers, "basic": basic, "auth": auth})
-        return cls(name, address.rstrip("/"), {**from_url, **given})
+        with invalid_as_handlers():
+            endpoint = Endpoint.of(url, headers, basic, auth)
+        return cls(name, endpoint.url.rstrip("/"), endpoint.headers)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what the ledger keeps, secrets included."""
@@ -87,63 +72,20 @@ def can_name_alias(name: object) -> bool:
     return isinstance(name, str) and len(name) <= MOST_LETTERS and bool(_NAME.fullmatch(name))
 
 
-def own_headers(given: Mapping[str, Any]) -> dict[str, str]:
-    """Return the headers that the members ``headers``, ``basic`` and ``auth`` of a request ask for.
-
-    Raises InvalidHandlersError that names the member, never its value.
-    """
-    headers = given.get("headers") or {}
-    if not isinstance(headers, Mapping):
-        raise InvalidHandlersError(
-            f"headers must be an object of names and values, not {shown(type(headers).__name__)}."
-        )
-    found = {str(name): str(value) for name, value in headers.items()}
-    if given.get("basic"):
-        found["Authorization"] = basic_header(*_user_and_password(given["basic"]))
-    if given.get("auth"):
-        found["Authorization"] = str(given["auth"])
-    for name, value in found.items():
-        if not _HEADER.fullmatch(name):
-            raise InvalidHandlersError(f"{shown(name)} cannot be the name of a header.")
-        if not value.isprintable() or not _is_latin(value):
-            raise InvalidHandlersError(f"The value of the header {name} has characters that no header can have.")
-    return found
-
-
-def basic_header(user: str, password: str) -> str:
-    """Return the value of ``Authorization`` (RFC 7617, in UTF-8)."""
-    return "Basic " + b64encode(f"{user}:{password}".encode()).decode()
-
-
-def split_credentials(url: str) -> tuple[str, dict[str, str]]:
-    """Return the URL without user and password, and the header that says them; raises InvalidHandlersError."""
-    parts = check_url(url)
-    if "@" not in parts.netloc:
-        return url, {}
-    user_info, _, host = parts.netloc.rpartition("@")
-    user, _, password = user_info.partition(":")
-    return parts._replace(netloc=host).geturl(), {"Authorization": basic_header(unquote(user), unquote(password))}
-
-
-def check_url(url: object) -> SplitResult:
-    """Return the parts of an address with http or https and a host; raises InvalidHandlersError for any other."""
+@contextmanager
+def invalid_as_handlers() -> Iterator[None]:
+    """Raise InvalidHandlersError for an address, or for what signs requests to it, that is none."""
     try:
-        parts = urlsplit(str(url))
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        good = False
-    if not good or not str(url).isprintable() or re.search(r"[\s\\]", str(url)):
-        raise InvalidHandlersError(
-            f"{shown(scrubbed(str(url)))} is no address: it begins with http:// or https:// and a host."
-        )
-    return parts
+        yield
+    except InvalidTransferError as error:
+        raise InvalidHandlersError(str(error)) from None
 
 
 def hidden(value: Any, name: str = "", depth: int = 0) -> Any:
     """Return a copy of a JSON value with all secrets masked: for lists, logs, ``repr`` and notifications."""
     if depth > _DEEPEST:
         return HIDDEN
-    if name and _SECRET_NAME.search(name) and value not in (None, "", [], {}):
+    if name and SECRET_NAME.search(name) and value not in (None, "", [], {}):
         return HIDDEN
     if isinstance(value, Mapping):
         masked = {key: _hidden_member(str(key), item, name, depth) for key, item in value.items()}
@@ -162,14 +104,6 @@ def hidden(value: Any, name: str = "", depth: int = 0) -> Any:
     return _hidden_text(value, depth) if isinstance(value, str) else value
 
 
-def scrubbed(text: str) -> str:
-    """Return the text without credentials in URLs, secrets in queries, and values of ``Authorization``."""
-    text = _USER_INFO.sub(rf"\1{HIDDEN}@", text)
-    text = _QUERY.sub(_scrub_member, text)
-    text = _MEMBER.sub(lambda m: f'{m[1]}"{HIDDEN}"' if _SECRET_NAME.search(m[2]) else m[0], text)
-    return _CREDENTIALS.sub(rf"\1 {HIDDEN}", text)
-
-
 def without_literals(statement: str) -> str:
     """Return a statement of SQL without its texts, for any of them may be a secret; ``?`` and ``@Var`` show nothing."""
     return scrubbed(_STATEMENT.sub(lambda m: f"'{HIDDEN}'" if m["text"] else m[0], statement))
@@ -184,11 +118,6 @@ def _hidden_member(key: str, value: Any, parent: str, depth: int) -> Any:
 _OPEN_HEADERS = frozenset({"accept", "accept-language", "content-type", "user-agent"})
 
 
-def _scrub_member(match: re.Match[str]) -> str:
-    secret = _SECRET_NAME.search(match[2]) or match[2].lower() == "key"
-    return f"{match[1]}{match[2]}={HIDDEN}" if secret else match[0]
-
-
 def _hidden_text(text: str, depth: int) -> Any:
     """Return a text without secrets; one that is JSON, such as a ``postExecute``, as what it stands for."""
     if text.lstrip().startswith(("{", "[")):
@@ -200,18 +129,3 @@ def _hidden_text(text: str, depth: int) -> Any:
 def _hidden_assignment(part: str) -> str:
     name, equals, value = part.partition("=")
     return f"{name}={hidden(value, name.strip())}" if equals else part
-
-
-def _is_latin(text: str) -> bool:
-    try:
-        return bool(text.encode("latin-1")) or not text
-    except UnicodeEncodeError:
-        return False
-
-
-def _user_and_password(basic: Any) -> tuple[str, str]:
-    if isinstance(basic, Mapping):
-        return str(basic.get("user", "")), str(basic.get("password", ""))
-    if isinstance(basic, (list, tuple)) and len(basic) == 2:
-        return str(basic[0]), str(basic[1])
-    raise InvalidHandlersError('basic must be user and password: {"user": …, "password": …}, or two texts.')

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Error, HandlerError, InvalidTaskError, shown
+from ..transfer.addresses import scrubbed
 from ..transfer.errors import TransferError
-from .aliases import scrubbed
 from .claims import clean
 from .context import Context, Outcome
 from .lanes import lane_of

@@ -13,7 +13,8 @@ from traceback import format_exception
 from typing import TYPE_CHECKING, Any
 
 from ...errors import Error, HandlerError, InvalidHandlersError, shown
-from ..aliases import scrubbed, without_literals
+from ...transfer.addresses import scrubbed
+from ..aliases import without_literals
 from ..context import Outcome, Stopped, end_if_forked, is_ctrl_c
 from ..names import BREAK, BREAK_IF_ERROR, ERROR_MESSAGE, RESULT_ERROR, RESULT_MESSAGE
 from ..simpleui import HashMap

@@ -7,17 +7,17 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urljoin
 
 import requests
 from requests.structures import CaseInsensitiveDict
 
-from ...errors import HandlerError, HttpHandlerError, InvalidHandlersError
-from ..aliases import HIDDEN, check_url, own_headers, scrubbed, split_credentials
+from ...errors import HttpHandlerError, InvalidHandlersError
+from ...transfer.addresses import HIDDEN, check_url, moved, origin, own_headers, scrubbed, split_credentials
+from ...transfer.errors import TransferError
+from ...transfer.web import seconds_of
+from ..aliases import invalid_as_handlers
 from ..variables import resolve_json, resolve_url
 from .line import Line, Session
 from .step import Step
@@ -30,8 +30,6 @@ TIMEOUT = (10.0, 60.0)
 """Seconds to connect, and between two bytes."""
 MOST_SECONDS = 600.0
 """How long a whole request may take."""
-MOST_WAIT = 5 * 3600
-"""Longest Retry-After that is obeyed, in seconds."""
 
 _BLOCK = 1 << 16
 _LOOK_SECONDS = 0.1
@@ -77,7 +75,8 @@ def run_http(step: Step) -> str:
     request = read_request(step)
     answer = _interruptible(step, lambda line: _send(request, step, line))
     if answer.status >= 400:
-        raise HttpHandlerError(_failure(answer, request), retry_after=_retry_after(answer), answered=answer.status)
+        wait = seconds_of(answer.headers.get("Retry-After", ""))
+        raise HttpHandlerError(_failure(answer, request), retry_after=wait, answered=answer.status)
     return answer.text
 
 
@@ -87,14 +86,17 @@ def read_request(step: Step) -> Request:
     method = method.upper()
     if method not in METHODS or not target:
         raise InvalidHandlersError("A request is written METHOD #alias/path [body], or with a whole address.")
-    url, signed = _address(step, resolve_url(target, step.variables))
+    target = resolve_url(target, step.variables)
+    with invalid_as_handlers():
+        url, signed = _address(step, target)
+        own = own_headers(step.handler)
     body = resolve_json(template.strip(), step.variables).encode()
     headers = CaseInsensitiveDict({"Accept": "*/*", "Accept-Encoding": "identity"})
     if body:
         is_json = body.lstrip()[:1] in (b"{", b"[")
         headers["Content-Type"] = "application/json; charset=utf-8" if is_json else "text/plain; charset=utf-8"
     headers.update(signed)
-    headers.update(own_headers(step.handler))
+    headers.update(own)
     return Request(method, url, headers, body)
 
 
@@ -188,24 +190,19 @@ def _is_count(response: requests.Response) -> bool:
 def _redirected(request: Request, response: requests.Response) -> Request:
     """Return what is to be sent next (RFC 9110, section 15.4); another origin gets no credentials."""
     try:
-        url, _ = split_credentials(urljoin(request.url, response.headers["Location"]))
-    except (HandlerError, ValueError):
+        url = moved(request.url, response.headers["Location"])
+    except TransferError:
         raise HttpHandlerError("the server redirects to something that is no address on the web") from None
     status = response.status_code
     becomes_get = status == 303 or (status in (301, 302) and request.method == "POST")
-    moved = replace(request, url=url)
+    request, old = replace(request, url=url), request.url
     if becomes_get and request.method != "HEAD":
         kept = {k: v for k, v in request.headers.items() if k.lower() != "content-type"}
-        moved = replace(moved, method="GET", body=b"", headers=kept)
-    if _origin(url) != _origin(request.url):
+        request = replace(request, method="GET", body=b"", headers=kept)
+    if origin(url) != origin(old):
         open_headers = ("accept", "accept-encoding", "content-type")
-        moved = replace(moved, headers={k: v for k, v in moved.headers.items() if k.lower() in open_headers})
-    return moved
-
-
-def _origin(url: str) -> tuple[str, str | None, int]:
-    parts = check_url(url)
-    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+        request = replace(request, headers={k: v for k, v in request.headers.items() if k.lower() in open_headers})
+    return request
 
 
 def _failure(answer: Answer, request: Request) -> str:
@@ -217,19 +214,6 @@ def _failure(answer: Answer, request: Request) -> str:
             text = text.replace(value.partition(" ")[2] or value, HIDDEN)
     excerpt = " ".join("".join(c if c.isprintable() else " " for c in scrubbed(text)).split())[:_EXCERPT]
     return f"{answer.status} {phrase}".strip() + (f": {excerpt}" if excerpt else "")
-
-
-def _retry_after(answer: Answer) -> float | None:
-    """Return the seconds of a Retry-After (RFC 9110, section 10.2.3); None where there is none, or none that is one."""
-    text = answer.headers.get("Retry-After", "").strip()
-    if text.isascii() and text.isdigit():
-        return min(MOST_WAIT, int(text[:9]))
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, IndexError, TypeError):
-        return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return min(MOST_WAIT, max(0.0, (moment - datetime.now(UTC)).total_seconds()))
 
 
 def _kind(error: BaseException) -> str:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from ...errors import InvalidHandlersError, UnknownNameError, shown
-from ..aliases import scrubbed
+from ...transfer.addresses import scrubbed
 from ..spelling import warn_of_misspelt
 from .arrays import parse_handlers
 from .registry import Registry
