@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,16 @@ class FakeContext:
         self.reason: Reason | None = None
         self.task = Task("t1")
         self.checks = 0
+        self.actions: list[Callable[[], object]] = []
+
+    def stop(self, reason):
+        self.reason = reason
+        for action in tuple(self.actions):
+            action()
+
+    def on_stop(self, action):
+        self.actions.append(action)
+        return lambda: self.actions.remove(action)
 
     def check(self):
         self.checks += 1

@@ -219,7 +219,7 @@ def test_alias_of_a_hash_map_is_in_no_log(caplog):
     }
     context.work.registry.function("init")(lambda hashMap: hashMap.put("HTTPAddAlias", json.dumps(alias)))
     outcome = context.run(("python", "init"), ("http", "GET #office/x"), ("http", "GET #other/x"))
-    assert outcome.error == "http GET #office/x: no answer (no connection) (and 1 more)"
+    assert outcome.error == "http GET #office/x: Nobody listens at this address. (and 1 more)"
     assert SECRET not in caplog.text
     assert SECRET not in repr(context.variables)
     assert isinstance(outcome.error, str)

@@ -67,7 +67,7 @@ def test_requests_are_read_or_refused(method, variables, members):
     context.work.add_alias("x", "http://127.0.0.1:1")
     with suppress(HandlerError):
         request = read_request(context.step("http", method, **members))
-        assert request.url.startswith("http://127.0.0.1:1/")
+        assert request.endpoint.url.startswith("http://127.0.0.1:1/")
 
 
 @QUICK

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import sqlite3
 import subprocess
 import threading
@@ -747,6 +748,26 @@ def test_task_stops_when_its_lease_cannot_be_renewed(work, monkeypatch, caplog):
         assert stopped(work) is Reason.LEASE
     assert len(asked) > 1
     assert caplog.text.count("locked, for a test") == 1
+
+
+def test_request_ends_when_the_lease_of_its_task_cannot_be_renewed(work, monkeypatch):
+    """It waits for a server that is silent, so it does not look itself."""
+
+    def locked(*_args):
+        raise LedgerBusyError("locked, for a test")
+
+    monkeypatch.setattr(work.ledger, "renew", locked)
+    monkeypatch.setattr(work.ledger, "held", locked)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        work.start_work([{"action": "run", "type": "http", "method": f"GET {url}"}])
+        with work.runner(poll=POLL, lease=0.3):
+            server.settimeout(5)
+            connection, _ = server.accept()
+            with connection:
+                connection.settimeout(3)
+                while connection.recv(1 << 16):
+                    pass
 
 
 def test_database_that_is_locked_for_a_while_loses_nothing(tmp_path):

@@ -50,7 +50,8 @@ from upload_helper.transfer.errors import (
 )
 from upload_helper.transfer.names import MOST_BYTES, name_of, safe_name
 from upload_helper.transfer.part import Note, Part, source_of
-from upload_helper.transfer.web import DIRECT, Line
+from upload_helper.transfer.web import Line
+from upload_helper.transfer.wire import DIRECT
 from wire_proxy import Fault, WireProxy
 
 DATA = random.Random(6).randbytes(300_000)

@@ -213,6 +213,16 @@ def test_what_is_blocked_is_ended_as_soon_as_the_run_must_end(clock):
     assert calls == ["before", "after"]
 
 
+def test_what_has_ended_by_itself_is_not_ended_again(clock):
+    calls = []
+    context = Context(task("a"), None, clock, clock.up + 10)
+    forget = context.on_stop(lambda: calls.append("gone"))
+    context.on_stop(lambda: calls.append("there"))
+    forget()
+    context.stop(Reason.CANCELLED)
+    assert calls == ["there"]
+
+
 # --- ledgers of version 1 ---
 
 

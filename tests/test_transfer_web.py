@@ -27,6 +27,7 @@ from upload_helper.transfer.errors import (
 )
 from upload_helper.transfer.pace import Pace
 from upload_helper.transfer.web import Line, seconds_of
+from upload_helper.transfer.wire import DIRECT
 from wire_proxy import Fault, WireProxy
 
 SECRET = "hunter2"
@@ -51,7 +52,7 @@ def open_line():
 
         def make(url: str, **options: object) -> Line:
             endpoint = options.pop("endpoint", None) or Endpoint.of(url)
-            return stack.enter_context(Line(endpoint, **{"proxy": web.DIRECT, **options}))
+            return stack.enter_context(Line(endpoint, **{"proxy": DIRECT, **options}))
 
         yield make
 
@@ -608,6 +609,24 @@ def test_cut_ends_a_wait_for_an_answer_and_a_body_under_way(open_line):
             )
             < 0.5
         )
+
+
+@pytest.mark.parametrize("how", ["cut", "check", "stall"])
+def test_connection_that_is_left_before_tls_stands_is_closed(open_line, how):
+    def check() -> None:
+        if how == "check" and taken:
+            raise StopError
+
+    with silent_port() as (port, taken):
+        line = open_line(f"https://127.0.0.1:{port}", check=check, stall=0.15 if how == "stall" else 60)
+        if how == "cut":
+            assert cut_in_the_middle(line, lambda: taken, lambda: line.ask("GET")) < 0.5
+        else:
+            with pytest.raises((StopError, StalledError)):
+                line.ask("GET")
+        taken[0].settimeout(5)
+        while taken[0].recv(1 << 16):
+            pass
 
 
 def test_check_says_why_it_ends(serve, open_line):

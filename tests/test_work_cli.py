@@ -336,7 +336,7 @@ def test_no_secret_is_shown(run):
     run("run", "--until-idle")
     outputs = [run("list"), run("list", "--json"), run("show", uid), run("show", uid, "--json")]
     assert not [output for output in outputs if SECRET in output]
-    assert "no answer (no connection)" in outputs[0]
+    assert "Nobody listens at this address" in outputs[0]
 
 
 def test_text_of_others_does_not_play_with_the_terminal(run):

@@ -28,6 +28,8 @@ _CREDENTIALS = re.compile(r"(?i)\b(basic|bearer|digest|token)[ ]+[A-Za-z0-9+/=._
 _QUERY = re.compile(r"""([?&;\s]|^)([^=?&;#\s"']{1,100}+)=("[^"]{0,300}"?|'[^']{0,300}'?|[^&#\s"']*)""")
 # A member of JSON that is cut, or has variables in it that are no JSON.
 _MEMBER = re.compile(r"""("([^"\\]{1,100}+)"\s{0,9}:\s{0,9})"(?:[^"\\]|\\.)*+(?:"|\Z)""", re.DOTALL)
+OPEN_HEADERS = frozenset({"accept", "accept-encoding", "accept-language", "content-type", "user-agent"})
+"""Headers, in lower case, that anybody may see."""
 _PORTS = {"http": 80, "https": 443}
 
 

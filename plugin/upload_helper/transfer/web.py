@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Protocol
 
@@ -21,7 +20,7 @@ from requests.structures import CaseInsensitiveDict
 
 from ..errors import shown
 from ..version import __version__
-from .addresses import HIDDEN, Endpoint, joined, may_know, moved, origin, scrubbed
+from .addresses import HIDDEN, OPEN_HEADERS, Endpoint, joined, may_know, moved, origin, scrubbed
 from .errors import (
     AnswerError,
     CertificateError,
@@ -33,7 +32,7 @@ from .errors import (
     TransferError,
 )
 from .pace import Pace
-from .wire import Adapter, Door
+from .wire import Door, open_session
 
 BLOCK = 1 << 20
 """Most bytes of an answer that are held at once."""
@@ -45,16 +44,12 @@ MOST_REDIRECTS = 5
 MOST_WAIT = 5 * 3600
 """Longest Retry-After that is obeyed, in seconds."""
 CONNECT_SECONDS = 30.0
-DIRECT = "direct"
-"""As a proxy: none, whatever the environment says."""
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_OPEN_HEADERS = frozenset({"accept", "accept-encoding", "accept-language", "content-type", "user-agent"})
 _SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
 _EXCERPT = 200
 _LOOKED_AT = 10_000
 _CHARSET = re.compile(r"""charset\s*=\s*["']?([\w.:-]+)""", re.IGNORECASE)
-_PROXY = re.compile(r"(?:https?|socks[45][ah]?)://[^/?#\s]")
 _COUNT = re.compile(r"[0-9]{1,18}", re.ASCII)
 _ENDED = re.compile(r"EOF|CLOSED|RESET|ZERO_RETURN", re.IGNORECASE)
 
@@ -132,7 +127,8 @@ class Line:
 
     `stall` is the seconds that may pass without a byte; `ca` a file or folder of certificates that are trusted
     instead of the usual ones; `proxy` an address, ``""`` for what the environment says, or ``"direct"``; `check` is
-    called often and ends everything by raising; `pace` limits what `blocks` and `turn` let through.
+    called often and ends everything by raising; `pace` limits what `blocks` and `turn` let through; `tell` gets which
+    share, 0 to 1, of an answer of known length is there that is read whole.
     """
 
     def __init__(
@@ -144,15 +140,17 @@ class Line:
         proxy: str = "",
         check: Callable[[], object] = lambda: None,
         pace: Pace | None = None,
+        tell: Callable[[float], object] = lambda _share: None,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.endpoint = endpoint
         self.check = check
         self.pace = pace or Pace()
+        self._tell = tell
         self._sleep = sleep
         self._stall = stall
         self._door = Door(check, min(stall, CONNECT_SECONDS))
-        self._session = _session(self._door, ca, proxy)
+        self._session = open_session(self._door, ca, proxy)
         self._verify: bool | str | None = ca or None
 
     def __enter__(self) -> Line:
@@ -262,7 +260,9 @@ class Line:
             response.raw.raw.drain_conn()
             return b""
         blocks: list[bytes] = []
-        length = 0
+        length, total = 0, response.length or 0
+        if total > MOST_ANSWER:
+            raise TransferError(f"The answer has {total} bytes; {MOST_ANSWER} are taken.")
         deadline = time.monotonic() + MOST_ANSWER_SECONDS
         while block := self._read(response, _LOOKED_AT * 8, decoded=True):
             blocks.append(block)
@@ -271,6 +271,8 @@ class Line:
                 raise TransferError(
                     f"The answer is longer than {MOST_ANSWER} bytes or {MOST_ANSWER_SECONDS:.0f} seconds."
                 )
+            if total:
+                self._tell(min(1, length / total))
         return b"".join(blocks)
 
     def _read(self, response: Response, most: int, *, decoded: bool = False) -> bytes:
@@ -315,31 +317,6 @@ def seconds_of(text: str, now: datetime | None = None) -> float | None:
     return min(MOST_WAIT, max(0.0, (moment - (now or datetime.now(UTC))).total_seconds()))
 
 
-class _Session(requests.Session):
-    """Leaves redirects alone: looked at there, they would be read to their end, whatever they are."""
-
-    def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002
-        return None
-
-
-def _session(door: Door, ca: str, proxy: str) -> requests.Session:
-    if ca and not Path(ca).exists():
-        raise InvalidTransferError(f"There are no certificates at {shown(ca)}.")
-    session = _Session()
-    session.headers.clear()
-    if proxy == DIRECT:
-        session.trust_env = False
-    elif proxy:
-        if not _PROXY.match(proxy):
-            # It may hold a password, so it is not shown.
-            raise InvalidTransferError("The proxy is no address: it begins with http://, https:// or socks5h://.")
-        session.proxies = {"http": proxy, "https": proxy}
-        session.trust_env = False
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, Adapter(door))
-    return session
-
-
 def _unsigned(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
     """Sign nothing: without this, a .netrc of the user would."""
     return prepared
@@ -371,7 +348,7 @@ def _refusal(response: Response, headers: Mapping[str, str]) -> AnswerError:
     phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
     text = response.text[:_LOOKED_AT]
     for name, value in headers.items():
-        if name.lower() not in _OPEN_HEADERS and len(value) > 3:
+        if name.lower() not in OPEN_HEADERS and len(value) > 3:
             # A server may send back what it was sent.
             for word in sorted(filter(lambda word: len(word) > 3, re.split(r"[\s;,]+", value)), key=len, reverse=True):
                 text = text.replace(word, HIDDEN)

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import http.client
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
-import requests.adapters
+import requests
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from ..errors import shown
+from .errors import InvalidTransferError
+
+DIRECT = "direct"
+"""As a proxy: none, whatever the environment says."""
 
 _LOOK_SECONDS = 0.1
 # The time limit of a socket holds for all that is sent at once; on a thin link that must not be much.
@@ -24,6 +32,7 @@ _MOST_HEAD = 1 << 20
 _HEAD_SECONDS = 600.0
 """How long the head of an answer may take, informational answers and trailers included."""
 _SWITCHING = 101
+_PROXY = re.compile(r"(?:https?|socks[45][ah]?)://[^/?#\s]")
 
 
 class Door:
@@ -33,31 +42,30 @@ class Door:
         self._check = check
         self._longest = longest
         self._sockets: WeakSet[Any] = WeakSet()
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self.is_shut = False
 
     def shut(self) -> None:
         """Let every connection end at once, and none be made any more."""
-        with self._lock:
+        with self.lock:
             self.is_shut = True
             sockets = list(self._sockets)
-        for end in sockets:
-            # Not by the method of a TLS socket, which would let another thread take what is encrypted for plain.
-            with suppress(OSError):
-                socket.socket.shutdown(end, socket.SHUT_RDWR)
+        for one in sockets:
+            _end(one)
 
-    def connect(self, connection: HTTPConnection, connect: Callable[[], None]) -> None:
+    def connect(self, connection: _Watched, connect: Callable[[], None]) -> None:
         """Connect in a thread of its own, so that a name server or a server that is silent can be left alone."""
         outcome: list[BaseException] = []
-        done, left = threading.Event(), threading.Event()
+        done = threading.Event()
 
         def target() -> None:
             try:
                 connect()
             except BaseException as error:  # noqa: BLE001 - raised again below
                 outcome.append(error)
+            connection.finish()
             done.set()
-            if left.is_set():
+            if connection.is_left:
                 connection.close()
 
         threading.Thread(target=target, name="connect", daemon=True).start()
@@ -67,7 +75,7 @@ class Door:
                 raise outcome[0]
             self._enter(connection)
         except BaseException:
-            left.set()
+            connection.leave()
             if done.is_set():
                 connection.close()
             raise
@@ -81,15 +89,15 @@ class Door:
             if time.monotonic() > deadline:
                 raise TimeoutError("nobody answers")
 
-    def _enter(self, connection: HTTPConnection) -> None:
-        with self._lock:
+    def _enter(self, connection: _Watched) -> None:
+        with self.lock:
             if self.is_shut:
                 raise ConnectionAbortedError("the line was cut")
             # TLS inside of TLS, as to a proxy that is asked by https, wraps the socket once more.
             self._sockets.add(getattr(connection.sock, "socket", connection.sock))
 
 
-class Adapter(requests.adapters.HTTPAdapter):
+class _Adapter(requests.adapters.HTTPAdapter):
     """Makes its connections through a door."""
 
     def __init__(self, door: Door) -> None:
@@ -98,16 +106,41 @@ class Adapter(requests.adapters.HTTPAdapter):
         super().__init__(pool_connections=4, pool_maxsize=4)
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        """Make the pools of plain connections."""
         super().init_poolmanager(*args, **options, blocksize=_READ)
         self.poolmanager.pool_classes_by_scheme = self._pools
 
     def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
-        """Make the pools of connections through a proxy; those of SOCKS have classes of their own."""
         manager = super().proxy_manager_for(proxy, **options, blocksize=_READ)
+        # Those of SOCKS have classes of their own.
         if not proxy.lower().startswith("socks"):
             manager.pool_classes_by_scheme = self._pools
         return manager
+
+
+class _Session(requests.Session):
+    """Leaves redirects alone: looked at there, they would be read to their end, whatever they are."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002
+        return None
+
+
+def open_session(door: Door, ca: str, proxy: str) -> requests.Session:
+    """Return a session whose connections are made through a door; raises InvalidTransferError."""
+    if ca and not Path(ca).exists():
+        raise InvalidTransferError(f"There are no certificates at {shown(ca)}.")
+    session = _Session()
+    session.headers.clear()
+    if proxy == DIRECT:
+        session.trust_env = False
+    elif proxy:
+        if not _PROXY.match(proxy):
+            # It may hold a password, so it is not shown.
+            raise InvalidTransferError("The proxy is no address: it begins with http://, https:// or socks5h://.")
+        session.proxies = {"http": proxy, "https": proxy}
+        session.trust_env = False
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _Adapter(door))
+    return session
 
 
 def _pool(pool: type[Any], connection: type[Any], door: Door) -> type[Any]:
@@ -172,12 +205,44 @@ class _Answer(http.client.HTTPResponse):
                 pass
 
 
+def _end(one: socket.socket) -> None:
+    # Not by the method of a TLS socket, which would let another thread take what is encrypted for plain.
+    with suppress(OSError):
+        socket.socket.shutdown(one, socket.SHUT_RDWR)
+
+
 class _Watched:
     door: Door
     response_class = _Answer
+    sock: Any
+    close: Callable[[], None]
+    begun: socket.socket | None = None
+    is_left = False
 
     def connect(self) -> None:
-        self.door.connect(self, super().connect)  # type: ignore[arg-type, misc]
+        self.door.connect(self, super().connect)  # type: ignore[misc]
+
+    def _new_conn(self) -> socket.socket:
+        connected: socket.socket = super()._new_conn()  # type: ignore[misc]
+        # TLS makes another object of it, which nobody gets to see before both sides have agreed.
+        self.begun = connected.dup()
+        if self.is_left:
+            self.leave()
+        return connected
+
+    def leave(self) -> None:
+        """Let a connection that is being made come to nothing."""
+        self.is_left = True
+        with self.door.lock:
+            if self.begun is not None:
+                _end(self.begun)
+
+    def finish(self) -> None:
+        """Forget what was needed to leave it."""
+        with self.door.lock:
+            if self.begun is not None:
+                self.begun.close()
+                self.begun = None
 
     def send(self, data: Any) -> None:
         if not isinstance(data, (bytes, bytearray, memoryview)) or len(data) <= _SEND:

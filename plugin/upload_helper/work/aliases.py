@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InvalidHandlersError, UnknownNameError, shown
-from ..transfer.addresses import HIDDEN, SECRET_NAME, Endpoint, scrubbed
+from ..transfer.addresses import HIDDEN, OPEN_HEADERS, SECRET_NAME, Endpoint, scrubbed
 from ..transfer.errors import InvalidTransferError
 
 MOST_LETTERS = 200
@@ -110,12 +110,9 @@ def without_literals(statement: str) -> str:
 
 
 def _hidden_member(key: str, value: Any, parent: str, depth: int) -> Any:
-    if parent.lower() == "headers" and key.lower() not in _OPEN_HEADERS:
+    if parent.lower() == "headers" and key.lower() not in OPEN_HEADERS:
         return HIDDEN
     return hidden(value, key, depth + 1)
-
-
-_OPEN_HEADERS = frozenset({"accept", "accept-language", "content-type", "user-agent"})
 
 
 def _hidden_text(text: str, depth: int) -> Any:

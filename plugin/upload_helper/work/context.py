@@ -118,11 +118,15 @@ class Context:
             self.stop(Reason.LEASE)
             self.check()
 
-    def on_stop(self, action: Callable[[], object]) -> None:
-        """Call `action`, which must not wait for anything, as soon as the run must end: it ends what is blocked."""
+    def on_stop(self, action: Callable[[], object]) -> Callable[[], None]:
+        """Call `action`, which must not wait for anything, as soon as the run must end: it ends what is blocked.
+
+        Returns what to call when there is nothing to end any more.
+        """
         self._on_stop.append(action)
         if self._reason is not None:
             action()
+        return lambda: self._on_stop.remove(action)
 
     def sleep(self, seconds: float) -> None:
         """Wait, and raise Stopped as soon as `check` would."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ..errors import LedgerError
-from .context import Context, Reason
+from .context import Context, Reason, Stopped
 from .execute import log
 
 if TYPE_CHECKING:
@@ -113,11 +114,17 @@ class Keeper:
                 self.tick()
                 self._complaint.forget()
             except LedgerError as error:
-                # Leases that can't be renewed run out; `Context.check` sees to that.
                 self._complaint.say(error)
+                self._end_lost()
             except Exception:  # noqa: BLE001
                 # Whatever it is: without this thread, every lease would be lost.
                 log.exception("looking after the running tasks failed")
+
+    def _end_lost(self) -> None:
+        """End runs whose lease could not be renewed and has run out, also those that wait for a server."""
+        for one in self.running():
+            with suppress(Stopped):
+                one.context.check()
 
     def tick(self) -> None:
         """Look once after everything that runs."""
