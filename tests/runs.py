@@ -38,6 +38,12 @@ class FakeWork:
     def start_periodic_work(self, handlers, period, tag="", **options):
         return self.start_work(handlers, tag, period=period, **options)
 
+    def start_upload(self, request, tag="", title="", body="", **options):
+        self.started.append({"request": request, "tag": tag, "title": title, "body": body, **options})
+        return "uid"
+
+    start_download = start_upload
+
     def stop_work(self, tag):
         self.stopped.append(tag)
         return 1
