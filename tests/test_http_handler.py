@@ -243,7 +243,7 @@ def test_status_from_400_is_a_failure(context, server, status, headers, retry_af
     outcome = run(context, "GET #office/x")
     assert outcome.failed
     assert f"{status}" in outcome.error
-    assert outcome.error.endswith(": no [31m tea")
+    assert outcome.error.endswith(": no [31m tea.")
     assert outcome.retry_after == retry_after
     assert context.variables["ResultMessage"] == ""
 

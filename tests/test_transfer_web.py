@@ -926,3 +926,24 @@ def test_test_proxy_reorders_corrupts_and_counts():
             thread.join()
         assert arrived == [(2, b"abc"), (1, b"arc"), (0, b"abc")]
         assert (proxy.up, proxy.down, proxy.connections, proxy.breaks) == (9, 9, 3, 0)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "text", "remedy"),
+    [
+        (401, b"no", "401 Unauthorized: no.", "Correct the user and the password, or what else signs in."),
+        (404, b"<html><title>Not &amp; found</title><p>x", "404 Not Found: Not & found.", "Correct the address."),
+        (404, b"<h1>Gone</h1>\n<script>alert(1)</script>for good!", "404 Not Found: Gone for good!", "Correct the address."),
+        (405, b'{"error": "No such thing.", "remedy": "Use POST."}', "405 Method Not Allowed: No such thing.", "Use POST."),
+        (400, b'{"title": "Bad", "detail": "Too bad"}', "400 Bad Request: Too bad.", AnswerError.remedy),
+        (500, b'{"x": 1}', '500 Internal Server Error: {"x": 1}.', AnswerError.remedy),
+        (500, b"", "500 Internal Server Error.", AnswerError.remedy),
+        (418, b"{", "418 I'm a Teapot: {.", AnswerError.remedy),
+        (599, b"a" * 300, f"599: {'a' * 199}…", AnswerError.remedy),
+    ],
+)  # fmt: skip
+def test_refusal_says_what_was_wrong_and_what_to_do(status, body, text, remedy):
+    server = Answers(lambda asked: (status, {}, body))
+    with server, Line(Endpoint.of(server.url)) as line, pytest.raises(AnswerError) as caught:
+        line.ask("GET")
+    assert (str(caught.value), caught.value.remedy) == (text, remedy)

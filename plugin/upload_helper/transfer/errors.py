@@ -91,12 +91,13 @@ class AnswerError(TransferError):
         self,
         message: str,
         *,
+        remedy: str | None = None,
         answered: int,
         headers: Mapping[str, str] | None = None,
         text: str = "",
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(message, answered=answered)
+        super().__init__(message, remedy=remedy, answered=answered)
         self.answered = answered
         """The status."""
         self.headers = headers or {}

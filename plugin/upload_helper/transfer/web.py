@@ -10,7 +10,6 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from http import HTTPStatus
 from types import TracebackType
 from typing import Any, NoReturn, Protocol
 
@@ -20,9 +19,8 @@ from requests.structures import CaseInsensitiveDict
 
 from ..errors import shown
 from ..version import __version__
-from .addresses import HIDDEN, OPEN_HEADERS, Endpoint, joined, may_know, moved, origin, scrubbed
+from .addresses import Endpoint, joined, may_know, moved, origin
 from .errors import (
-    AnswerError,
     CertificateError,
     ContentError,
     InvalidTransferError,
@@ -32,6 +30,7 @@ from .errors import (
     TransferError,
 )
 from .pace import Pace
+from .refusals import LOOKED_AT, refusal
 from .wire import Door, open_session
 
 BLOCK = 1 << 20
@@ -47,8 +46,6 @@ CONNECT_SECONDS = 30.0
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
-_EXCERPT = 200
-_LOOKED_AT = 10_000
 _CHARSET = re.compile(r"""charset\s*=\s*["']?([\w.:-]+)""", re.IGNORECASE)
 _COUNT = re.compile(r"[0-9]{1,18}", re.ASCII)
 _ENDED = re.compile(r"EOF|CLOSED|RESET|ZERO_RETURN", re.IGNORECASE)
@@ -251,7 +248,7 @@ class Line:
             response.body = self._whole(response, asked)
         response.raw = None
         if not is_good:
-            raise _refusal(response, {**self.endpoint.headers, **asked.headers})
+            raise refusal(response, {**self.endpoint.headers, **asked.headers})
         return response
 
     def _whole(self, response: Response, asked: _Asked) -> bytes:
@@ -264,7 +261,7 @@ class Line:
         if total > MOST_ANSWER:
             raise TransferError(f"The answer has {total} bytes; {MOST_ANSWER} are taken.")
         deadline = time.monotonic() + MOST_ANSWER_SECONDS
-        while block := self._read(response, _LOOKED_AT * 8, decoded=True):
+        while block := self._read(response, LOOKED_AT * 8, decoded=True):
             blocks.append(block)
             length += len(block)
             if length > MOST_ANSWER or time.monotonic() > deadline:
@@ -341,20 +338,6 @@ def _redirected(asked: _Asked, status: int, url: str) -> _Asked:
     if not may_know(url, asked.url):
         headers = {k: v for k, v in headers.items() if k.lower() not in _SECRET_HEADERS}
     return _Asked(method, url, headers, body)
-
-
-def _refusal(response: Response, headers: Mapping[str, str]) -> AnswerError:
-    status = response.status
-    phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
-    text = response.text[:_LOOKED_AT]
-    for name, value in headers.items():
-        if name.lower() not in OPEN_HEADERS and len(value) > 3:
-            # A server may send back what it was sent.
-            for word in sorted(filter(lambda word: len(word) > 3, re.split(r"[\s;,]+", value)), key=len, reverse=True):
-                text = text.replace(word, HIDDEN)
-    text = " ".join("".join(c if c.isprintable() else " " for c in scrubbed(text)).split())[:_EXCERPT]
-    message = f"{status} {phrase}".strip() + (f": {text}" if text else "")
-    return AnswerError(message, answered=status, headers=response.headers, text=text, retry_after=response.retry_after)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
