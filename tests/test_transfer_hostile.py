@@ -22,7 +22,8 @@ from upload_helper.transfer.orders import read_order
 from upload_helper.transfer.part import Note, Part, source_of
 from upload_helper.transfer.source import Source
 from upload_helper.transfer.upload import Sent, UploadRequest, send
-from upload_helper.transfer.web import DIRECT, Line, Response
+from upload_helper.transfer.web import Line, Response
+from upload_helper.transfer.wire import DIRECT
 from upload_helper.work import Runner, State, Work
 
 OLD, NEW = b"a" * 1000, b"b" * 1000
