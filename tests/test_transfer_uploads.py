@@ -572,6 +572,12 @@ class TestPlain:
             Sending(line, file).run()
         assert {method for method, _, _ in line.asked} == {"OPTIONS"}
 
+    def test_nothing_is_sent_to_a_server_that_lets_nobody_in(self, file):
+        line = ScriptedLine((401, {}))
+        with pytest.raises(AnswerError, match="401"):
+            Sending(line, file).run()
+        assert [method for method, _, _ in line.asked] == ["OPTIONS"]
+
 
 OURS = "chunks, max-chunk-size=100, max-chunks=5"
 

@@ -13,6 +13,7 @@ from .uploads.job import PLAIN, Job, answered
 
 # A gateway that can't reach its server says nothing of what that one speaks; these do, in their way.
 _SAYS_NOTHING = frozenset({500, 501})
+_SIGN_IN = 401
 
 
 def discover(job: Job) -> str:
@@ -51,7 +52,8 @@ def _ask(job: Job) -> str:
         answer = job.line.ask("OPTIONS", job.request.url)
     except TransferError as error:
         status = answered(error)
-        if (400 <= status < 500 and not error.temporary) or status in _SAYS_NOTHING:
+        # Who is not let in need not send the file to be told so again.
+        if (400 <= status < 500 and status != _SIGN_IN and not error.temporary) or status in _SAYS_NOTHING:
             return "multipart"
         raise
     found = spoken(answer.headers)
