@@ -683,7 +683,7 @@ def test_page_where_a_digest_was_promised_is_no_file(get, served, server, target
 
 def test_page_that_is_asked_for_is_a_file(get, served, server, target):
     served.lie = lambda asked, answer: PAGE
-    assert get(server.url).size == len(PAGE[2])
+    assert get(server.url, target.with_suffix("")).size == len(PAGE[2])
     page = target.with_name("index.html")
     get(server.url, page, digest="sha256:" + hashlib.sha256(PAGE[2]).hexdigest())
     assert page.read_bytes() == PAGE[2]

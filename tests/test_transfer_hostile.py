@@ -131,9 +131,17 @@ def test_page_does_not_replace_a_file(serve, tmp_path):
     with pytest.raises(PageError):
         get(server.url + "/tiles.mbtiles", target, overwrite=True)
     assert target.read_bytes() == OLD
-    target.write_bytes(b"\n<!doctype html>")
-    get(server.url + "/tiles.mbtiles", target, overwrite=True)
-    assert target.read_bytes() == b"<html>sign in</html>"
+    with pytest.raises(PageError):
+        get(server.url + "/tiles.mbtiles", tmp_path / "new.mbtiles")
+    assert not (tmp_path / "new.mbtiles").exists()
+
+
+@pytest.mark.parametrize(("name", "more"), [("a.htm", {}), ("a", {}), ("a.csv", {"Content-Disposition": "attachment"})])
+def test_page_that_is_asked_for_is_taken(serve, tmp_path, name, more):
+    server = serve(lambda asked: (200, {"Content-Type": "text/html", **more}, b"<html>new</html>"))
+    (tmp_path / name).write_bytes(b"\n<!doctype html>")
+    get(server.url + "/x", tmp_path / name, overwrite=True)
+    assert (tmp_path / name).read_bytes() == b"<html>new</html>"
 
 
 def test_only_files_are_replaced(serve, tmp_path):

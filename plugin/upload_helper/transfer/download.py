@@ -281,8 +281,8 @@ class _Fetch:
         """Begin from nothing, unless it is plain that this is not the file."""
         note = self._note_of(answer)
         is_due = part.note.is_page or part.target.suffix.lower() in _PAGE_NAMES
-        has_better = offset or self._request.digest or _is_no_page(part.target)
-        if note.is_page and not is_due and has_better:
+        is_other = part.target.suffix and "Content-Disposition" not in answer.headers
+        if note.is_page and not is_due and (offset or self._request.digest or is_other or _is_no_page(part.target)):
             raise PageError("The server sends a page instead of the file.")
         if offset:
             changed = part.note.validator != note.validator
