@@ -1,4 +1,4 @@
-"""What a hostile reviewer tried on background work."""
+"""Background work under odd exceptions, failing threads, slow servers and databases that are locked."""
 
 from __future__ import annotations
 
