@@ -11,6 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from wires import Relay, shut
+
 _BLOCK = 1 << 16
 _RESET = struct.pack("ii", 1, 0)  # closing does not wait, and says that the connection is broken
 _LONGEST_HOLD = 0.5
@@ -35,7 +37,7 @@ class Fault:
     """Bytes in a second in each direction; 0 is as fast as it goes."""
 
 
-class WireProxy:
+class WireProxy(Relay):
     """Passes connections on to a port of this machine; `plan` says what befalls each, by its number from 0.
 
     With `reorder`, the answers to so many requests under way are held until all are there, and then let go in reverse.
@@ -53,31 +55,8 @@ class WireProxy:
         self._reorder = reorder
         self._held: list[threading.Event] = []
         self._leaving: list[threading.Event] = []
-        self._lock = threading.Lock()
-        self._ends: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.port: int = self._listener.getsockname()[1]
+        super().__init__()
         self.url = f"http://127.0.0.1:{self.port}"
-
-    def __enter__(self) -> WireProxy:
-        self._run(self._accept)
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        with self._lock:
-            ends = [self._listener, *self._ends]
-        for end in ends:
-            _shut(end)
-        for thread in self._threads:
-            thread.join(10)
-        for end in (*ends, *self._ends):
-            end.close()
-
-    def _run(self, function: Callable[..., None], *arguments: object) -> None:
-        thread = threading.Thread(target=function, args=arguments, daemon=True)
-        self._threads.append(thread)
-        thread.start()
 
     def _accept(self) -> None:
         # Shutting the listener down ends this with OSError.
@@ -176,7 +155,7 @@ class _Connection:
                 if most is not None and passed >= most and self._break():
                     return
         if not self._is_stalled.is_set():
-            _shut(target)
+            shut(target)
 
     def _break(self) -> bool:
         """Break the connection; return whether that ends it."""
@@ -187,7 +166,7 @@ class _Connection:
         for end in (self._client, self._server):
             if self._fault.resets:
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            _shut(end)
+            shut(end)
         if self._fault.resets:
             self._client.close()
         self._proxy.broke()
@@ -200,9 +179,3 @@ def _corrupted(block: bytes, position: int | None, passed: int) -> bytes:
     changed = bytearray(block)
     changed[position - passed] ^= 0x10
     return bytes(changed)
-
-
-def _shut(end: socket.socket) -> None:
-    """End a connection, so that a thread that waits for it goes on."""
-    with suppress(OSError):
-        end.shutdown(socket.SHUT_RDWR)

@@ -6,11 +6,46 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Self
 
 _BLOCK = 1 << 14
 
 
-class Wire:
+class Relay:
+    """A listener on a port of loopback, whose threads and connections end with the ``with`` block."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ends: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port: int = self._listener.getsockname()[1]
+
+    def __enter__(self) -> Self:
+        self._run(self._accept)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        with self._lock:
+            ends = [self._listener, *self._ends]
+        for end in ends:
+            shut(end)
+        for thread in self._threads:
+            thread.join(10)
+        for end in (*ends, *self._ends):
+            end.close()
+
+    def _run(self, function: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=function, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        """Take connections until the listener is shut."""
+        raise NotImplementedError
+
+
+class Wire(Relay):
     """Passes connections on to a server on this machine, until clients have sent `after` bytes in all.
 
     Then the connection that sent the last of them breaks, once: `then` is called, and both ends are closed. With `stay`
@@ -32,33 +67,11 @@ class Wire:
         self._left = after
         self._stay = stay
         self._hold = hold
-        self._lock = threading.Lock()
-        self._ends: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
+        super().__init__()
         self.broken = threading.Event()
         """Set when the wire has broken, and `then` has returned."""
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.origin = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.origin = f"http://127.0.0.1:{self.port}"
         self.url = f"{self.origin}/uploads"
-
-    def __enter__(self) -> Wire:
-        self._run(self._accept)
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        with self._lock:
-            ends = [self._listener, *self._ends]
-        for end in ends:
-            _shut(end)
-        for thread in self._threads:
-            thread.join(10)
-        for end in (*ends, *self._ends):
-            end.close()
-
-    def _run(self, function: Callable[..., None], *arguments: object) -> None:
-        thread = threading.Thread(target=function, args=arguments, daemon=True)
-        self._threads.append(thread)
-        thread.start()
 
     def _accept(self) -> None:
         # Shutting the listener down ends this with OSError.
@@ -82,7 +95,7 @@ class Wire:
                     self._break(client)
                     break
         if not held:
-            _shut(server)
+            shut(server)
 
     def _take(self, count: int) -> tuple[int, bool]:
         """Return how many of so many bytes get through, and whether the connection breaks behind them."""
@@ -101,16 +114,16 @@ class Wire:
                 while self._stay and client.recv(_BLOCK):
                     pass
         finally:
-            _shut(client)
+            shut(client)
 
     def _down(self, server: socket.socket, client: socket.socket) -> None:
         with suppress(OSError):
             while block := server.recv(_BLOCK):
                 client.sendall(block)
-        _shut(client)
+        shut(client)
 
 
-def _shut(end: socket.socket) -> None:
+def shut(end: socket.socket) -> None:
     """End a connection, so that a thread that waits for it goes on."""
     with suppress(OSError):
         end.shutdown(socket.SHUT_RDWR)
