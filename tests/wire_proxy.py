@@ -15,7 +15,7 @@ from wires import Relay, shut
 
 _BLOCK = 1 << 16
 _RESET = struct.pack("ii", 1, 0)  # closing does not wait, and says that the connection is broken
-_LONGEST_HOLD = 0.5
+_LONGEST_HOLD = 5.0
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class WireProxy(Relay):
         self.up = self.down = 0
         """Bytes that got through from clients, and from the server."""
         self.connections = 0
+        self.answered: list[int] = []
+        """The numbers of the connections whose answers were held, in the order in which they were let go."""
         self.breaks = 0
         self.broken = threading.Event()
         """Set whenever a connection breaks, or begins to stall."""
@@ -71,7 +73,7 @@ class WireProxy(Relay):
                     continue
                 with self._lock:
                     self._ends += (client, server)
-                connection = _Connection(self, client, server, self.plan(number))
+                connection = _Connection(self, number, client, server, self.plan(number))
                 self._run(connection.pass_up)
                 self._run(connection.pass_down)
 
@@ -85,7 +87,7 @@ class WireProxy(Relay):
             self.breaks += 1
         self.broken.set()
 
-    def hold(self) -> None:
+    def hold(self, number: int) -> None:
         """Wait until the answers of as many connections are there as are to change places, or it takes too long."""
         mine = threading.Event()
         with self._lock:
@@ -96,17 +98,20 @@ class WireProxy(Relay):
         if not mine.wait(_LONGEST_HOLD):
             with self._lock, suppress(ValueError):
                 self._held.remove(mine)
+        self.answered.append(number)
 
     def let_next_go(self) -> None:
         """Let the answer go that comes behind the one that just went."""
         if self._leaving:
-            time.sleep(0.01)  # the client shall see them in this order
             self._leaving.pop().set()
 
 
 class _Connection:
-    def __init__(self, proxy: WireProxy, client: socket.socket, server: socket.socket, fault: Fault) -> None:
+    def __init__(
+        self, proxy: WireProxy, number: int, client: socket.socket, server: socket.socket, fault: Fault
+    ) -> None:
         self._proxy = proxy
+        self._number = number
         self._client = client
         self._server = server
         self._fault = fault
@@ -124,7 +129,7 @@ class _Connection:
         def note(block: bytes) -> None:
             if self._is_asking and self._proxy._reorder > 1:
                 self._is_asking = False
-                self._proxy.hold()
+                self._proxy.hold(self._number)
             self._proxy.count(down=len(block))
 
         self._pass(self._server, self._client, self._fault.down, self._fault.corrupts_down, note)
@@ -149,7 +154,8 @@ class _Connection:
                     note(through)
                     target.sendall(through)
                     passed += len(through)
-                    self._proxy.let_next_go()
+                    if source is self._server:
+                        self._proxy.let_next_go()
                 if rate:
                     time.sleep(len(through) / rate)
                 if most is not None and passed >= most and self._break():

@@ -243,7 +243,7 @@ def _gunicorn(app: Flask, listener: socket.socket, settings: Mapping[str, Any]) 
                 "bind": f"fd://{listener.fileno()}",
                 "worker_class": "gthread",
                 "control_socket_disable": True,
-                "graceful_timeout": 2,
+                "graceful_timeout": 5,
                 "loglevel": "error",
                 "when_ready": end_with_the_terminal,
                 "post_fork": end_while_booting,

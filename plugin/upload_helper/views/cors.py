@@ -34,7 +34,7 @@ RESPONSE_HEADERS = (
     "Upload-Complete", "Upload-Incomplete", "Upload-Limit", "Upload-Draft-Interop-Version", "Upload-Name",
     "Content-Digest", "Repr-Digest", "Want-Content-Digest", "Want-Repr-Digest",
     "ETag", "Accept-Ranges", "Content-Range", "Content-Length", "Content-Disposition",
-    "Allow", "Accept-Patch", "Date", "Link", "Retry-After", "X-Request-ID",
+    "Allow", "Accept-Patch", "Date", "Link", "Retry-After", "X-Request-ID", "X-Upload-Helper",
 )  # fmt: skip
 """Response headers that a page may read, besides the few that it may always."""
 
