@@ -100,6 +100,33 @@ def test_protocol_can_be_set(run, here, gunicorn, protocol):
     assert json.loads(out.splitlines()[-1])["size"] == len(DATA)
 
 
+@pytest.mark.parametrize("wrong", ["tus", "rufh", "chunks"])
+@pytest.mark.parametrize("created", [201, 405])
+def test_wrong_protocol_does_not_stick(run, here, wrong, created):
+    (here / "a").write_bytes(b"data")
+
+    def plain(asked):
+        if b"form-data" in asked.body:
+            return 200, {}, b"stored"
+        return (created if asked.command == "POST" else 405), {"Location": "/files/1"}, b""
+
+    with Answers(plain) as server:
+        run("send", "a", server.url, "--protocol", wrong, code=4)
+        run("send", "a", server.url)
+        assert b"form-data" in server.asked[-1].body
+
+
+@pytest.mark.parametrize("options", [("-X", "put"), ("--protocol", "raw")])
+def test_what_is_set_wins_over_what_was_begun(run, here, options):
+    (here / "a").write_bytes(b"data")
+    tus = {"Tus-Resumable": "1.0.0", "Tus-Version": "1.0.0", "Tus-Extension": "creation", "Location": "/files/1"}
+    answers = {"OPTIONS": 204, "POST": 201, "PATCH": 403, "PUT": 200}
+    with Answers(lambda asked: (answers[asked.command], tus, b"")) as server:
+        run("send", "a", server.url, code=4)
+        run("send", "a", server.url, *options)
+        assert (server.asked[-1].command, server.asked[-1].body) == ("PUT", b"data")
+
+
 def test_headers_user_and_name_go_along(run, here):
     (here / "a").write_bytes(b"data")
     with Answers(lambda asked: (405 if asked.command == "OPTIONS" else 200, {}, b"stored")) as server:

@@ -9,7 +9,7 @@ from ..protocols.chunked import ChunkOffer
 from ..protocols.rufh import PARTIAL, Limits
 from ..protocols.tus import VERSION, Abilities
 from .errors import TransferError
-from .uploads.job import PLAIN, Job, answered
+from .uploads.job import PLAIN, Job, UploadRequest, answered
 
 # A gateway that can't reach its server says nothing of what that one speaks; these do, in their way.
 _SAYS_NOTHING = frozenset({500, 501})
@@ -22,15 +22,16 @@ def discover(job: Job) -> str:
     What keeps the bytes of a request that was cut is preferred: tus, then Resumable Uploads for HTTP. A server that
     speaks neither of them nor the chunk protocol gets one plain request: a body by PUT, a form by any other method.
     """
-    protocol = job.request.protocol or job.state.get("protocol") or ""
-    if job.request.method in ("PUT", "PATCH") and not protocol:
-        protocol = "raw"
-    if not protocol:
-        protocol = _ask(job)
+    protocol = chosen(job.request) or job.state.get("protocol") or _ask(job)
     if protocol != job.state.get("protocol") and protocol not in PLAIN:
         # A plain request leaves nothing to go on with, and another time the server may say more.
         job.keep(protocol=protocol)
     return protocol
+
+
+def chosen(request: UploadRequest) -> str:
+    """Return the protocol that a request sets, by its name or by its method; '' where the server is to be asked."""
+    return request.protocol or ("raw" if request.method in ("PUT", "PATCH") else "")
 
 
 def spoken(headers: Mapping[str, str]) -> tuple[str, ...]:

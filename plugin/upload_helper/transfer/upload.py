@@ -8,8 +8,8 @@ from time import sleep as _sleep
 
 from ..retry import Backoff
 from .addresses import check_url
-from .discovery import discover
-from .errors import FileChangedError, InvalidTransferError, TransferError, UploadGoneError
+from .discovery import chosen, discover
+from .errors import FileChangedError, InvalidTransferError, ProtocolError, TransferError, UploadGoneError
 from .source import Source
 from .uploads import plain, rufh, tus
 from .uploads.job import PROTOCOLS, Job, Sent, State, UploadRequest, answered
@@ -68,6 +68,10 @@ def send(
                 job.state.clear()
                 job.save({})
                 raise
+            except TransferError as error:
+                if _is_doubtful(job, error):
+                    job.keep(doubtful=True)
+                raise
             else:
                 return replace(sent, restarted=restarted)
 
@@ -87,15 +91,26 @@ def _sound(state: State) -> State:
 
 def _prepare(job: Job) -> str:
     """Forget what was kept about something else; return why, where it was about this file as it was before."""
-    state, request = job.state, job.request
+    state, wanted = job.state, chosen(job.request)
+    is_begun = bool(state.get("url") or state.get("identifier"))
+    is_doubtful = state.pop("doubtful", False) and not wanted
+    same = state.get("target") == job.request.url and wanted in ("", state.get("protocol"))
     changed = bool(state.get("url")) and not job.is_of_this_file()
-    known = state.get("protocol")  # not there where the process died before it knew
-    same = state.get("target") == request.url and (not known or request.protocol in ("", known))
     if changed and same:
         _drop(job)
-    if changed or not same or not job.is_of_this_file():
+    if not (is_begun and same and job.is_of_this_file()) or is_doubtful:
         job.forget()
     return "the file has changed" if changed and same else ""
+
+
+def _is_doubtful(job: Job, error: TransferError) -> bool:
+    """Say whether the server seems not to speak a protocol that it never offered: one that was set.
+
+    What was begun stays for a request that sets it again: a network that wants somebody to sign in answers as oddly.
+    """
+    if "collection" in job.state:
+        return False
+    return isinstance(error, ProtocolError) or not (error.temporary or job.acknowledged)
 
 
 def _persist(job: Job, sleep: Callable[[float], None]) -> Sent:
