@@ -59,6 +59,12 @@ def run():
 
 
 @pytest.fixture
+def no_waiting(monkeypatch):
+    """Whoever tries again does so at once."""
+    monkeypatch.setattr("upload_helper.retry.Backoff.delay", lambda *_: 0.0)
+
+
+@pytest.fixture
 def served():
     with Answers(ServedFile(DATA, ETag='"1"')) as server:
         yield server
@@ -211,8 +217,7 @@ def test_wrong_arguments_are_said(run, here, arguments, said):
 @pytest.mark.parametrize(
     ("status", "code"), [(401, 4), (403, 4), (404, 4), (410, 4), (413, 4), (429, 3), (500, 3), (503, 3), (501, 4)]
 )
-def test_exit_code_of_an_answer(run, status, code, monkeypatch):
-    monkeypatch.setattr("upload_helper.transfer.download.BACKOFF.__class__.delay", lambda *_: 0.0)
+def test_exit_code_of_an_answer(run, status, code, no_waiting):
     with Answers(lambda asked: (status, {}, b"no")) as server:
         out, err = run("get", f"{server.url}/a.bin", "a.bin", "--tries", "1", code=code)
     assert str(status) in err
@@ -233,19 +238,39 @@ def test_exit_code_of_files_and_folders_here(run, here, served):
     run("get", served.url, "none/a.bin", code=5)
 
 
-def test_exit_code_where_nobody_listens(run, monkeypatch):
-    monkeypatch.setattr("upload_helper.transfer.download.BACKOFF.__class__.delay", lambda *_: 0.0)
+def test_exit_code_where_nobody_listens(run, no_waiting):
     _, err = run("get", f"{NOBODY}/a", "a", "--tries", "2", code=3)
     assert err.count("✗") == 1
 
 
-def test_command_tries_again(run, monkeypatch):
-    monkeypatch.setattr("upload_helper.transfer.download.BACKOFF.__class__.delay", lambda *_: 0.0)
+def test_command_tries_again(run, no_waiting):
     count = iter(range(1000))
     honest = ServedFile(DATA, ETag='"1"')
     with Answers(lambda asked: (503, {}, b"") if next(count) < 12 else honest(asked)) as server:
         run("get", f"{server.url}/a", "a", "--tries", "2", code=3)
         run("get", f"{server.url}/a", "a", "--tries", "2")
+
+
+class Tus:
+    """A server of tus whose answers to PATCH are those in `statuses` first, and 204 then."""
+
+    def __init__(self, *statuses: int) -> None:
+        self.statuses = iter(statuses)
+
+    def __call__(self, asked):
+        headers = {"Tus-Resumable": "1.0.0", "Tus-Version": "1.0.0", "Tus-Extension": "creation"}
+        if asked.command == "PATCH":
+            return next(self.statuses, 204), {**headers, "Upload-Offset": str(len(asked.body))}, b""
+        offset = {"Location": "/files/1", "Upload-Offset": "0", "Upload-Length": "4"}
+        return {"OPTIONS": 204, "POST": 201, "HEAD": 200}[asked.command], {**headers, **offset}, b""
+
+
+def test_command_that_tries_again_goes_on_with_the_same_upload(run, here, tmp_path, no_waiting):
+    (here / "a").write_bytes(b"data")
+    with Answers(Tus(*[503] * 7)) as server:
+        assert run("send", "a", server.url, "--tries", "2")[0] == f"{server.url}/files/1\n"
+        assert [asked.command for asked in server.asked].count("POST") == 1
+    assert states(tmp_path) == []
 
 
 # --- quiet and JSON ---
@@ -362,6 +387,59 @@ def test_upload_that_is_interrupted_goes_on_with_the_same_command(here, tmp_path
         assert link.up - sent < len(DATA) * 10 - 300_000
     assert out.startswith((link.url, server.origin))
     assert states(tmp_path) == []
+
+
+@pytest.fixture
+def plain():
+    """A server of forms that refuses the file "b" as long as its attribute `refuses` says so."""
+    stored: list[str] = []
+
+    def store(asked):
+        if asked.command != "POST":
+            return 405, {}, b""
+        name = re.search(rb'filename="(.*?)"', asked.body)[1].decode()
+        if name == "b" and server.refuses:
+            return 403, {}, b""
+        stored.append(name)
+        return 201, {"Location": f"/files/{len(stored)}"}, b""
+
+    with Answers(store) as server:
+        server.refuses, server.stored = True, stored
+        yield server
+
+
+def test_files_that_are_through_are_not_sent_again_until_all_are(run, here, tmp_path, plain):
+    for name in "abc":
+        (here / name).write_bytes(DATA)
+    files = ("send", "a", "b", "c", plain.url)
+    run(*files, code=4)
+    (here / "c").write_bytes(b"changed")
+    out, err = run(*files, code=4)
+    assert plain.stored == ["a", "c", "c"]
+    assert out == f"{plain.url}/files/1\n{plain.url}/files/3\n"
+    assert "a was sent already" in err
+    assert "c was sent already" not in err
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in states(tmp_path))
+    plain.refuses = False
+    out, _ = run(*files, "--json")
+    ends = [json.loads(line) for line in out.splitlines() if '"done", ' in line]
+    assert [(end["target"][-8:], end["already"]) for end in ends] == [
+        ("/files/1", True), ("/files/4", False), ("/files/3", True),
+    ]  # fmt: skip
+    assert states(tmp_path) == []
+    run(*files)
+    assert plain.stored[4:] == ["a", "b", "c"]
+
+
+def test_file_that_was_sent_already_is_sent_again_if_that_is_said(run, here, tmp_path, plain):
+    for name in "ab":
+        (here / name).write_bytes(DATA)
+    run("send", "a", "b", plain.url, code=4)
+    run("send", "a", "b", plain.url, "--again", code=4)
+    run("send", "a", plain.url, "--name", "other")
+    assert plain.stored == ["a", "a", "other"]
+    run("send", "a", plain.url)
+    assert (plain.stored, states(tmp_path)) == (["a", "a", "other", "a"], [])
 
 
 def test_download_that_is_interrupted_goes_on_with_the_same_command(here):

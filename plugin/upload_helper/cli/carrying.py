@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import click
-from filelock import FileLock, Timeout
 
 from ..errors import Error, InvalidTaskError, UnknownNameError
-from ..folders import state_folder
 from ..retry import Backoff
 from ..transfer.errors import (
     AnswerError,
@@ -36,6 +29,7 @@ from ..transfer.figures import printable, span_text
 from ..transfer.orders import Carried, Kind, Order, carry, read_order
 from ..transfer.progress import Lines, Meter, Sink
 from ..transfer.source import Source
+from .kept import Kept, kept
 from .transfers import FAILED, INTERRUPTED, LATER, LOCAL, NOT_THE_FILE, REFUSED, WRONG_USE, Manner
 
 BACKOFF = Backoff(first=5, longest=300)
@@ -85,34 +79,63 @@ def leave(manner: Manner, kind: Kind, requests: list[dict[str, Any]]) -> None:
 
 
 class Foreground:
-    """Carries out transfers, one after the other, and shows how far they are."""
+    """Carries out the transfers of a command, one after the other, and shows how far they are."""
 
-    def __init__(self, manner: Manner) -> None:
+    def __init__(self, manner: Manner, kind: Kind) -> None:
         self._manner = manner
+        self._kind = kind
         self._told: Error | None = None
+        self._through: list[Kept] = []
 
-    def carry(self, kind: Kind, request: Mapping[str, Any]) -> int:
-        """Carry out one and return its exit code."""
+    def carry_all(self, requests: list[dict[str, Any]]) -> list[int]:
+        """Carry out all, up to an interruption, and return their exit codes."""
+        codes: list[int] = []
+        for request in requests:
+            codes.append(self._carry(request, is_alone=len(requests) == 1))
+            if codes[-1] == INTERRUPTED:
+                break
+        if not any(codes):
+            for file in self._through:
+                file.forget()
+        return codes
+
+    def _carry(self, request: Mapping[str, Any], *, is_alone: bool) -> int:
         state: dict[str, Any] = {}
         try:
-            order = read_order(kind, _given(request), self._address)
-            with _kept(order, state) as save:
-                carried = self._persist(order, state, save)
+            order = read_order(self._kind, _given(request), self._address)
+            if self._kind == "download":
+                self._done(order, self._persist(order))
+                return 0
+            with kept(order) as file:
+                state = file.state
+                self._send(order, file, is_alone=is_alone)
         except KeyboardInterrupt:
-            self._say(_interrupted(kind, state))
+            self._say(_interrupted(self._kind, state))
             return INTERRUPTED
         except Error as error:
             self._fail(error)
             return code_of(error)
-        self._done(order, carried)
         return 0
 
-    def _persist(self, order: Order, state: dict[str, Any], save: Any) -> Carried:
+    def _send(self, order: Order, file: Kept, *, is_alone: bool) -> None:
+        """Send a file, unless an earlier command that was to send more has done it."""
+        sent = None if self._manner.again else file.finished(order)
+        carried = sent or self._persist(order, file)
+        if is_alone:
+            file.forget()
+        else:
+            self._through.append(file)
+            if not sent:
+                file.finish(carried)
+        self._done(order, carried, already=bool(sent))
+
+    def _persist(self, order: Order, file: Kept | None = None) -> Carried:
         failures, reached = 0, -1
+        keeping: dict[str, Any] = {} if file is None else {"state": file.state, "save": file.save}
         with self._meter(order) as meter:
             while True:
                 try:
-                    return carry(order, meter, sleep=time.sleep, state=state, save=save)
+                    return carry(order, meter, sleep=time.sleep, **keeping)
                 except TransferError as error:
                     failures = 1 if meter.progress.done > reached >= 0 else failures + 1
                     reached = max(reached, meter.progress.done)
@@ -148,11 +171,14 @@ class Foreground:
             work.close()
         return alias.url, alias.headers
 
-    def _done(self, order: Order, carried: Carried) -> None:
-        if carried.restarted:
+    def _done(self, order: Order, carried: Carried, *, already: bool = False) -> None:
+        if already:
+            self._say(f"✓ {order.name} was sent already; --again sends it again.")
+        elif carried.restarted:
             self._say(f"{order.name} was begun again: {carried.restarted}.")
         if self._manner.as_json:
-            click.echo(json.dumps({"event": "done", "kind": order.kind, **asdict(carried)}, ensure_ascii=False))
+            event = {"event": "done", "kind": order.kind, "already": already, **asdict(carried)}
+            click.echo(json.dumps(event, ensure_ascii=False))
         elif not self._manner.quiet:
             click.echo(carried.target)
 
@@ -181,51 +207,3 @@ def _text_of(error: Error) -> str:
 def _interrupted(kind: Kind, state: Mapping[str, Any]) -> str:
     goes_on = kind == "download" or state.get("protocol", "tus") in _GOES_ON
     return f"Interrupted. The same command {'goes on where it was' if goes_on else 'begins again'}."
-
-
-@contextmanager
-def _kept(order: Order, state: dict[str, Any]) -> Iterator[Any]:
-    """Read what an earlier command kept of this transfer into `state`, and give what keeps it for the next one."""
-    if order.kind == "download":
-        yield lambda _state: None  # it stands beside the target
-        return
-    key = "\0".join((order.kind, str(Path(order.file).absolute()), order.endpoint.url))
-    path = state_folder() / "transfers" / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.json"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = FileLock(f"{path}.lock", timeout=0, mode=0o600)
-        lock.acquire()
-    except Timeout:
-        raise TransferError(
-            f"Another process is sending {order.name} there.", remedy="Wait for it, or end it."
-        ) from None
-    except OSError as error:
-        raise SourceError(f"{path.parent} cannot be written: {error.strerror}.", remedy="Set XDG_STATE_HOME.") from None
-    try:
-        with suppress(OSError, ValueError):
-            found = json.loads(path.read_text(encoding="utf-8"))
-            state.update(found if isinstance(found, dict) else {})
-        yield lambda new: _write(path, state, new)
-        path.unlink(missing_ok=True)
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
-
-
-def _write(path: Path, state: dict[str, Any], new: Mapping[str, Any]) -> None:
-    kept = dict(new)
-    state.clear()
-    state.update(kept)
-    # Addresses of uploads may be as good as a password: for this user only.
-    name = ""
-    try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(kept, file)
-        Path(name).replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            Path(name).unlink()
-        raise SourceError(
-            f"{path.parent} cannot be written: {error.strerror}.", remedy="Make room, or set XDG_STATE_HOME."
-        ) from None

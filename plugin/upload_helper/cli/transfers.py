@@ -35,6 +35,7 @@ class Manner:
     tag: str
     title: str
     priority: int
+    again: bool = False
 
     def chosen(self) -> Chosen:
         """Return the ledger; only who needs it has what it needs."""
@@ -76,8 +77,8 @@ def transfer_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--json", "as_json", is_flag=True, help="Print lines of JSON, for scripts.")
     @wraps(command)
     def wrapped(ledger: str | None, headers: tuple[str, ...], user: str | None, **options: Any) -> None:
-        names = ("background", "quiet", "as_json", "tries", "tag", "title", "priority")
-        manner = Manner(ledger or "", **{name: options.pop(name) for name in names})
+        names = ("background", "quiet", "as_json", "tries", "tag", "title", "priority", "again")
+        manner = Manner(ledger or "", **{name: options.pop(name) for name in names if name in options})
         request = {name: options.pop(name) for name in ("limit", "ca", "proxy", "stall")}
         request |= {"headers": _headers(headers), "basic": _user(user)}
         command(manner, request, **options)
@@ -98,6 +99,7 @@ def transfer_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--name", help="What the file is called on the server.")
 @click.option("--part", metavar="NAME", help="Of the file in a multipart form.  [default: file]")
 @click.option("--checksums", is_flag=True, help="Send each piece with its SHA-256.")
+@click.option("--again", is_flag=True, help="Send also those of several files that are through already.")
 @transfer_options
 def send(
     manner: Manner, request: dict[str, Any], *, files: tuple[str, ...], url: str, piece: str | None, **options: Any
@@ -143,12 +145,7 @@ def _carry_all(manner: Manner, kind: Kind, requests: list[dict[str, Any]]) -> No
         if manner.background:
             leave(manner, kind, requests)
             return
-        foreground = Foreground(manner)
-        codes = []
-        for request in requests:
-            codes.append(foreground.carry(kind, request))
-            if codes[-1] == INTERRUPTED:
-                break
+        codes = Foreground(manner, kind).carry_all(requests)
     raise SystemExit(INTERRUPTED if INTERRUPTED in codes else next(filter(None, codes), 0))
 
 
