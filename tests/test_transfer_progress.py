@@ -162,6 +162,26 @@ def test_sink_can_end_the_transfer_by_what_is_no_exception(clock):
         meter.report(5, 10)
 
 
+def test_waiting_is_told_each_second_and_counts_for_no_speed(clock):
+    record = Record()
+    with Meter("a.bin", record, total=100, clock=clock.monotonic) as meter:
+        assert record.last.total == 100
+        meter.report(20, 100)
+        clock.pass_(1)
+        meter.report(30, 100)
+        assert record.last.speed == 10
+        record.said.clear()
+        meter.wait(2.6, clock.pass_, "The link broke.")
+        assert [(one.step, one.detail[:16], one.speed, one.left) for _, one in record.said] == [
+            *[("waiting", f"Again in 0:00:0{left}", None, None) for left in (3, 2, 1)], ("", "", None, None),
+        ]  # fmt: skip
+        assert record.said[0][1].detail.endswith(": The link broke.")
+        meter.report(30, 100)
+        clock.pass_(1)
+        meter.report(40, 100)
+        assert (record.last.speed, record.last.left, record.last.resumed) == (10, 6, 20)
+
+
 # --- functions and JSON ---
 
 
@@ -183,7 +203,19 @@ def test_lines_of_json_are_complete_and_one_a_second(clock):
     assert [line["event"] for line in lines] == ["begin", "progress", "progress", "end"] or len(lines) == 5
     assert lines[-1]["done"] == 30
     assert lines[-1]["error"] is None
-    assert set(lines[1]) == {"event", "name", "done", "total", "resumed", "speed", "left", "step", "seconds"}
+    assert set(lines[1]) == {
+        "event",
+        "name",
+        "done",
+        "total",
+        "resumed",
+        "speed",
+        "left",
+        "step",
+        "detail",
+        "seconds",
+        "protocol",
+    }
     assert lines[0]["name"] == "ж\n.bin"
 
 
@@ -262,9 +294,16 @@ def test_line_fits_any_terminal(width, name, total):
 
 
 def test_line_says_that_it_waits_and_what_it_does():
-    assert drawn(80, RUNNING, silent=65).endswith("waiting 0:01:05")
+    assert drawn(80, RUNNING, silent=65).endswith("no link for 0:01:05")
     checking = Progress("a.bin", 5, 5, step="checking the digest")
     assert drawn(80, checking, silent=65).endswith("100 %  5/5 B  checking the digest")
+
+
+def test_what_has_not_begun_shows_no_bar():
+    for total in (None, 0, 100):
+        assert "━" not in drawn(80, Progress("a.bin", 0, total))
+    waiting = Progress("a.bin", MIB, 3 * MIB, step="waiting", detail="Again in 0:00:05: The server cannot be reached.")
+    assert "Again in 0:00:05" in drawn(60, waiting)
 
 
 def test_terminal_leaves_one_line(clock):
@@ -288,6 +327,8 @@ def test_what_is_no_terminal_gets_only_the_line_that_stays(clock):
 
 def test_summary_of_what_took_no_time_has_no_speed():
     assert summary_of(Progress("a", 5, 5), None).plain == "✓ a: 5 B"
+    assert summary_of(Progress("a", 5, 5, protocol="tus"), None).plain == "✓ a: 5 B"
+    assert summary_of(Progress("a", 5, 5, protocol="multipart"), None).plain.endswith(", in one piece as a form")
 
 
 # --- the desktop ---

@@ -86,5 +86,9 @@ class Desktop:
 def _body_of(progress: Progress) -> str:
     left = span_text(progress.left)
     parts = [amounts_text(progress.done, progress.total) if progress.done or progress.total else ""]
-    parts += [progress.step] if progress.step else [speed_text(progress.speed), f"{left} left" if left else ""]
+    parts += (
+        [progress.detail or progress.step]
+        if progress.step
+        else [speed_text(progress.speed), f"{left} left" if left else ""]
+    )
     return ", ".join(part for part in parts if part)

@@ -137,14 +137,20 @@ def carry(
         order.endpoint, stall=order.stall, ca=order.ca, proxy=order.proxy, check=check, pace=own, sleep=sleep
     ) as line:
         hold(line.cut)
+
+        def wait(seconds: float) -> None:
+            meter.wait(seconds, sleep)
+
         if order.kind == "upload":
             from .upload import send  # noqa: PLC0415
 
-            sent = send(_request(order), line, state=state, save=save, report=meter.report, sleep=sleep)
+            sent = send(
+                _request(order), line, state=state, save=save, report=meter.report, sleep=wait, speaks=meter.speaks
+            )
             return Carried(sent.url, sent.size, sent.text, sent.uid, restarted=sent.restarted)
         from .download import fetch  # noqa: PLC0415
 
-        got = fetch(_request(order), line, report=meter.report, sleep=sleep)
+        got = fetch(_request(order), line, report=meter.report, sleep=wait)
         return Carried(str(got.path), got.size, digest=got.digest, restarted=got.restarted)
 
 

@@ -10,8 +10,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import IO, Any, Protocol
 
+from .figures import span_text
+
 SPEED_SECONDS = 5.0
 """The speed is that of the last so many seconds."""
+WAITING = "waiting"
+"""The step between a failure and the next attempt."""
 EVERY = 0.1
 """Seconds between two reports to the sinks, at least."""
 
@@ -35,8 +39,12 @@ class Progress:
     """Time that is left at this speed; None where that is not known."""
     step: str = ""
     """What is done now; '' for the transfer itself."""
+    detail: str = ""
+    """What more is to be said of the step: in how long it goes on, and why it waits."""
     seconds: float = 0
     """Since it began."""
+    protocol: str = ""
+    """That by which a file is sent; '' before that is known, and of downloads."""
 
     @property
     def share(self) -> float | None:
@@ -63,15 +71,21 @@ class Meter:
     """Makes Progress of what a transfer reports, and hands it on to sinks. A context manager, around one transfer."""
 
     def __init__(
-        self, name: str, *sinks: Sink, clock: Callable[[], float] = time.monotonic, every: float = EVERY
+        self,
+        name: str,
+        *sinks: Sink,
+        total: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        every: float = EVERY,
     ) -> None:
-        self.progress = Progress(name)
+        self.progress = Progress(name, total=total)
         self._sinks = sinks
         self._clock = clock
         self._every = every
         self._begun = clock()
         self._shown = -float("inf")
         self._samples: deque[tuple[float, int]] = deque()
+        self._is_begun = False
         self._is_over = False
 
     def __enter__(self) -> Meter:
@@ -85,8 +99,9 @@ class Meter:
         """Take what a transfer says of itself; the first time, that is what was there before it began."""
         now = self._clock()
         before = self.progress
-        if not self._samples or done < before.done:
+        if not self._is_begun or done < before.done:
             # Begun, or begun again.
+            self._is_begun = True
             self._samples.clear()
             before = replace(before, resumed=done)
         is_last = total is not None and done >= total
@@ -95,11 +110,28 @@ class Meter:
         if now - self._shown >= self._every or (is_last and before.done < done):
             self._show(now)
 
-    def step(self, text: str) -> None:
+    def speaks(self, protocol: str) -> None:
+        """Say by what protocol the file is sent."""
+        self.progress = replace(self.progress, protocol=protocol)
+
+    def step(self, text: str, detail: str = "") -> None:
         """Say what is done now, such as checking the file; '' for the transfer itself."""
-        if text != self.progress.step:
-            self.progress = replace(self.progress, step=text)
+        if (text, detail) != (self.progress.step, self.progress.detail):
+            self.progress = replace(self.progress, step=text, detail=detail)
             self._show(self._clock())
+
+    def wait(self, seconds: float, sleep: Callable[[float], object], why: str = "") -> None:
+        """Wait through `sleep` and say each second in how long it goes on; what was before counts for no speed."""
+        try:
+            while True:
+                self._samples.clear()
+                self.step(WAITING, f"Again in {span_text(seconds)}{': ' * bool(why)}{why}")
+                sleep(min(seconds, 1.0))
+                seconds -= 1.0
+                if seconds <= 0:
+                    return
+        finally:
+            self.step("")
 
     def end(self, error: str | None = None) -> None:
         """Say that it ended, and why if it failed; only the first end counts."""

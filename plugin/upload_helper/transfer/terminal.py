@@ -16,10 +16,11 @@ from .figures import amounts_text, printable, size_text, span_text, speed_text
 from .progress import Progress
 
 QUIET_SECONDS = 3.0
-"""After so long without news the line says that it waits."""
+"""After so long without news the line says that there is no link."""
 _WIDE = 80
 _SHORTEST_BAR = 8
 _LONGEST_BAR = 30
+_PLAIN = {"multipart": "in one piece as a form", "raw": "in one piece as a body"}
 _REFRESH = 8
 """Times a second."""
 
@@ -73,8 +74,10 @@ def line_of(progress: Progress, width: int, silent: float = 0) -> Table:
         return table
     cells = [Text(_shortened(name, name_width))]
     if bar_width >= _SHORTEST_BAR:
-        bar = ProgressBar(total=1.0, completed=progress.share or 0, pulse=progress.share is None, width=bar_width)
-        table.add_row(*cells, bar, Text(figures, no_wrap=True))
+        share = progress.share
+        bar = ProgressBar(total=1.0, completed=share or 0, pulse=share is None, width=bar_width)
+        # What has not begun has none: where there are no colours, an empty one looks full.
+        table.add_row(*cells, bar if progress.done else Text(" " * bar_width), Text(figures, no_wrap=True))
     else:
         table.add_row(*cells, Text(figures, no_wrap=True, overflow="ellipsis"))
     return table
@@ -88,7 +91,8 @@ def summary_of(progress: Progress, error: str | None) -> Text:
     sent = progress.done - progress.resumed
     speed = f", {speed_text(sent / progress.seconds)}" if progress.seconds >= 1 and sent else ""
     resumed = f", went on at {size_text(progress.resumed)}" if progress.resumed else ""
-    text = f"{printable(progress.name)}: {size_text(progress.done)}{took}{speed}{resumed}"
+    how = f", {_PLAIN[progress.protocol]}" if progress.protocol in _PLAIN else ""
+    text = f"{printable(progress.name)}: {size_text(progress.done)}{took}{speed}{resumed}{how}"
     return Text.assemble(("✓ ", "green"), text)
 
 
@@ -97,9 +101,9 @@ def _figures(progress: Progress, width: int, silent: float) -> list[str]:
     percent = "" if share is None else f"{int(100 * share):3} %"
     amounts = amounts_text(progress.done, progress.total) if width >= _WIDE or share is None else ""
     if progress.step:
-        return [percent, amounts, printable(progress.step)]
+        return [percent, amounts, printable(progress.detail or progress.step)]
     if silent > QUIET_SECONDS:
-        return [percent, amounts, f"waiting {span_text(silent)}"]
+        return [percent, amounts, f"no link for {span_text(silent)}"]
     left = f"{span_text(progress.left):>7}{' left' if width >= _WIDE and progress.left is not None else ''}"
     # As wide as they mostly are, or the bar would jump.
     return [percent, amounts, f"{speed_text(progress.speed):>11}", left]

@@ -44,11 +44,12 @@ def send(
     save: Callable[[State], None] = lambda _state: None,
     report: Callable[[int, int], None] = lambda _done, _total: None,
     sleep: Callable[[float], None] = _sleep,
+    speaks: Callable[[str], None] = lambda _protocol: None,
 ) -> Sent:
     """Send a file and return what became of it.
 
     `state` is what `save` was given last, in this process or in another one; what the server has by then is not sent
-    again, unless the file has changed. `report` gets the bytes that are done, and all.
+    again, unless the file has changed. `report` gets the bytes that are done, and all; `speaks` the protocol.
     Raises TransferError, whose ``temporary`` says whether it may be tried again with the same state.
     """
     with Source(request.file) as source:
@@ -56,7 +57,7 @@ def send(
         restarted, lost = _prepare(job), 0
         while True:
             try:
-                sent = _persist(job, sleep)
+                sent = _persist(job, sleep, speaks)
             except UploadGoneError:
                 lost = 1 if job.acknowledged else lost + 1
                 if lost >= MOST_FAILURES:
@@ -113,14 +114,16 @@ def _is_doubtful(job: Job, error: TransferError) -> bool:
     return isinstance(error, ProtocolError) or not (error.temporary or job.acknowledged)
 
 
-def _persist(job: Job, sleep: Callable[[float], None]) -> Sent:
+def _persist(job: Job, sleep: Callable[[float], None], speaks: Callable[[str], None]) -> Sent:
     """Send, and go on after each failure that may pass."""
     failures, reached = 0, job.acknowledged
     backoff = Backoff(first=1, longest=30)
     while True:
         try:
             job.source.check()
-            return _SENDERS[discover(job)](job)
+            protocol = discover(job)
+            speaks(protocol)
+            return _SENDERS[protocol](job)
         except TransferError as error:
             if job.line.is_cut or not _passes(job, error):
                 raise
