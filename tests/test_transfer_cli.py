@@ -171,9 +171,25 @@ def test_file_that_is_there_is_left_unless_it_may_be_overwritten(run, here, serv
     (here / "a.bin").write_bytes(b"mine")
     _, err = run("get", f"{served.url}/a.bin", "a.bin", code=5)
     assert "is there already" in err
+    assert "--overwrite" in err
     assert (here / "a.bin").read_bytes() == b"mine"
     run("get", f"{served.url}/a.bin", "a.bin", "--overwrite")
     assert (here / "a.bin").read_bytes() == DATA
+
+
+@pytest.mark.parametrize("target", ["sub/a.bin", "sub"])
+def test_file_that_is_there_with_its_digest_is_not_fetched(run, here, served, target):
+    (here / "sub").mkdir()
+    (here / "sub" / "a.bin").write_bytes(DATA)
+    digest = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
+    assert run("get", f"{served.url}/a.bin", target, "--digest", digest) == (
+        "sub/a.bin\n", "✓ a.bin is there already.\n"
+    )  # fmt: skip
+    done = json.loads(run("get", f"{served.url}/a.bin", target, "--digest", digest, "--json")[0])
+    assert (done["event"], done["already"], done["size"], done["digest"]) == ("done", True, len(DATA), digest)
+    assert served.asked == []
+    (here / "sub" / "a.bin").write_bytes(b"mine")
+    run("get", f"{served.url}/a.bin", target, "--digest", digest, code=5)
 
 
 def test_alias_is_found_in_the_ledger(run, here, served, tmp_path):
@@ -192,7 +208,8 @@ def test_alias_is_found_in_the_ledger(run, here, served, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("send",), "Missing argument"), (("send", "a"), "Missing argument"), (("get",), "Missing argument 'URL'"),
+        (("send",), "Missing argument 'FILE...'"), (("send", "a"), "Missing argument 'URL'"),
+        (("send", NOBODY), "Missing argument 'FILE...'"), (("send", "#office"), "Missing argument 'FILE...'"), (("get",), "Missing argument 'URL'"),
         (("send", "a", "ftp://x"), "'ftp://x' is no address"), (("get", "x y"), "is no address"),
         (("get", NOBODY, "a", "-o", "b"), "give one of them"), (("get", NOBODY, "--digest", "md9:00"), "md9"),
         (("get", NOBODY, "--limit", "fast"), "'fast' is no limit"), (("get", NOBODY, "--stall", "0"), "stall 0"),
@@ -222,7 +239,7 @@ def test_exit_code_of_an_answer(run, status, code, no_waiting):
         out, err = run("get", f"{server.url}/a.bin", "a.bin", "--tries", "1", code=code)
     assert str(status) in err
     assert out == ""
-    assert ("The same command tries again." in err) == (code == 3)
+    assert ("Gave up. The same command begins again." in err) == (code == 3)
 
 
 def test_exit_code_of_a_wrong_file(run, served, here):
@@ -276,8 +293,9 @@ def test_command_that_tries_again_goes_on_with_the_same_upload(run, here, tmp_pa
 # --- quiet and JSON ---
 
 
-def test_quiet_prints_nothing_but_errors(run, served):
-    assert run("get", f"{served.url}/a", "-q") == ("", "")
+def test_quiet_prints_where_it_is_and_errors(run, here, served, plain):
+    assert run("get", f"{served.url}/a", "-q") == ("a\n", "")
+    assert run("send", "a", plain.url, "-q") == (f"{plain.url}/files/1\n", "")
     out, err = run("get", f"{served.url}/a", "a", "-q", code=5)
     assert out == ""
     assert err.startswith("Error: ")
@@ -290,9 +308,94 @@ def test_json_lines(run, served):
     assert (lines[1]["done"], lines[1]["total"], lines[1]["error"]) == (len(DATA), len(DATA), None)
     assert (lines[2]["target"], lines[2]["size"]) == ("a", len(DATA))
     assert err == ""
-    out, _ = run("get", f"{served.url}/a", "a", "--json", code=5)
+    out, err = run("get", f"{served.url}/a", "a", "--json", code=5)
+    assert [json.loads(line)["event"] for line in out.splitlines()] == ["begin", "error"]
     last = json.loads(out.splitlines()[-1])
-    assert (last["event"], last["code"], last["exit"]) == ("error", "target_exists", 5)
+    assert (last["name"], last["code"], last["exit"]) == ("a", "target_exists", 5)
+    assert "--overwrite" in last["remedy"]
+    assert (last["remedy"] in last["error"], err) == (False, "")
+
+
+def test_json_of_an_upload_has_its_size_at_once_and_how_it_went(run, here, plain):
+    (here / "a").write_bytes(DATA)
+    lines = [json.loads(line) for line in run("send", "a", plain.url, "--json")[0].splitlines()]
+    assert [(line["event"], line.get("total"), line.get("protocol")) for line in lines] == [
+        ("begin", len(DATA), ""), ("end", len(DATA), "multipart"), ("done", None, None),
+    ]  # fmt: skip
+    assert "in one piece as a form" in run("send", "a", plain.url)[1]
+
+
+# --- a link that stays away ---
+
+
+@pytest.fixture
+def slept(monkeypatch):
+    """The seconds that a command would have waited, in sum for each file."""
+    waits: list[float] = []
+    monkeypatch.setattr("upload_helper.transfer.progress.Meter.wait", lambda meter, seconds, *_: waits.append(seconds))
+    return waits
+
+
+def test_command_tries_for_more_than_an_hour(run, slept):
+    _, err = run("get", f"{NOBODY}/a", "a", code=3)
+    assert 3600 < sum(slept) < 5400
+    assert "Gave up. The same command begins again." in err
+
+
+def test_next_files_wait_no_longer_until_one_gets_through(run, here, slept, plain):
+    for name in "abcd":
+        (here / name).touch()
+    answer, answers = plain.answer, []
+
+    def busy_for_the_first(asked):
+        answers.append(asked.command)
+        is_first = b'filename="a"' in asked.body or b'filename="b"' in asked.body
+        is_last = b'filename="d"' in asked.body
+        return (503, {}, b"") if is_first or is_last else answer(asked)
+
+    plain.answer = busy_for_the_first
+    run("send", "a", "b", "c", "d", plain.url, "--tries", "3", "--protocol", "multipart", code=3)
+    assert answers.count("POST") == 15 + 5 + 1 + 15
+
+
+# --- an end before the end ---
+
+
+def test_what_is_said_of_the_next_time_is_true(run, here, monkeypatch, slept):
+    (here / "a").write_bytes(b"data")
+    stop = [KeyboardInterrupt()]
+    monkeypatch.setattr("upload_helper.transfer.progress.Meter.wait", lambda *_: (_ for _ in ()).throw(stop[0]))
+    for answer, arguments, said in (
+        (Tus(503, 503), ("send", "a"), "goes on where it was."),
+        (lambda asked: (405 if asked.command == "OPTIONS" else 503, {}, b""), ("send", "a"), "begins again."),
+    ):
+        with Answers(answer) as server:
+            assert run(*arguments, server.url, code=130)[1].endswith(f"Interrupted. The same command {said}\n")
+            last = run(*arguments, server.url, "--json", code=130)
+            assert (json.loads(last[0].splitlines()[-1])["remedy"], last[1]) == (f"The same command {said}", "")
+
+
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ({"ETag": '"1"'}, "goes on where it was, if the server sends parts of files."),
+        ({"ETag": None, "Last-Modified": None}, "begins again."),
+    ],
+)
+def test_what_is_said_of_the_next_download_is_true(run, monkeypatch, headers, said):
+    served = ServedFile(DATA, **headers)
+    served.lie = lambda asked, answer: (answer[0], {**answer[1], "Content-Length": str(len(DATA))}, answer[2][:150_000])
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("upload_helper.transfer.progress.Meter.wait", stop)
+    with Answers(served) as server:
+        assert run("get", f"{server.url}/a", "b", code=130)[1].endswith(f"Interrupted. The same command {said}\n")
+        if served.headers["ETag"]:
+            served.lie = lambda asked, answer: (answer[0], {**answer[1], "Content-Length": "50000"}, answer[2][:10_000])
+            _, err = run("get", f"{server.url}/a", "b", code=130)
+            assert err.endswith("Interrupted. The same command goes on where it was.\n")
 
 
 # --- the worker ---

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
 
 from ..errors import Error, InvalidTaskError, UnknownNameError
 from ..retry import Backoff
+from ..transfer.digests import Digest
 from ..transfer.errors import (
     AnswerError,
     CertificateError,
@@ -22,12 +26,14 @@ from ..transfer.errors import (
     ProtocolError,
     SourceError,
     TargetError,
+    TargetExistsError,
     TransferError,
     UploadGoneError,
 )
-from ..transfer.figures import printable, span_text
+from ..transfer.figures import printable
 from ..transfer.orders import Carried, Kind, Order, carry, read_order
-from ..transfer.progress import Lines, Meter, Sink
+from ..transfer.part import Note
+from ..transfer.progress import Lines, Meter, Progress, Sink
 from ..transfer.source import Source
 from .kept import Kept, kept
 from .transfers import FAILED, INTERRUPTED, LATER, LOCAL, NOT_THE_FILE, REFUSED, WRONG_USE, Manner
@@ -42,7 +48,8 @@ _CODES: tuple[tuple[tuple[type[Error], ...], int], ...] = (
     ((ContentError,), NOT_THE_FILE),
     ((CertificateError, ProtocolError, UploadGoneError), REFUSED),
 )
-_GOES_ON = ("tus", "rufh", "chunks")
+GOES_ON, BEGINS_AGAIN = "goes on where it was", "begins again"
+"""What the same command does with a file the next time."""
 
 
 def code_of(error: Error) -> int:
@@ -65,7 +72,7 @@ def leave(manner: Manner, kind: Kind, requests: list[dict[str, Any]]) -> None:
                 with Source(request["file"]):
                     pass
     except Error as error:
-        click.echo(printable(f"Error: {_text_of(error)}"), err=True)
+        click.echo(printable(f"Error: {error} {error.remedy}".strip()), err=True)
         raise SystemExit(code_of(error)) from None
     with manner.chosen().open(must_exist=False) as work:
         start = work.start_upload if kind == "upload" else work.start_download
@@ -84,8 +91,10 @@ class Foreground:
     def __init__(self, manner: Manner, kind: Kind) -> None:
         self._manner = manner
         self._kind = kind
-        self._told: Error | None = None
+        self._told: BaseException | None = None
+        self._again = BEGINS_AGAIN
         self._through: list[Kept] = []
+        self._is_down = False
 
     def carry_all(self, requests: list[dict[str, Any]]) -> list[int]:
         """Carry out all, up to an interruption, and return their exit codes."""
@@ -100,22 +109,28 @@ class Foreground:
         return codes
 
     def _carry(self, request: Mapping[str, Any], *, is_alone: bool) -> int:
-        state: dict[str, Any] = {}
+        self._again = BEGINS_AGAIN
+        name = str(request["file"] or request["url"])
         try:
             order = read_order(self._kind, _given(request), self._address)
+            name = order.name
             if self._kind == "download":
-                self._done(order, self._persist(order))
+                self._fetch(order)
                 return 0
             with kept(order) as file:
-                state = file.state
                 self._send(order, file, is_alone=is_alone)
         except KeyboardInterrupt:
-            self._say(_interrupted(self._kind, state))
+            self._interrupted(name)
             return INTERRUPTED
         except Error as error:
-            self._fail(error)
+            self._fail(name, error)
             return code_of(error)
         return 0
+
+    def _fetch(self, order: Order) -> None:
+        """Fetch a file, unless the one that is there has the digest that was given."""
+        there = _there(order)
+        self._done(order, there or self._persist(order), already=bool(there))
 
     def _send(self, order: Order, file: Kept, *, is_alone: bool) -> None:
         """Send a file, unless an earlier command that was to send more has done it."""
@@ -130,36 +145,49 @@ class Foreground:
         self._done(order, carried, already=bool(sent))
 
     def _persist(self, order: Order, file: Kept | None = None) -> Carried:
-        failures, reached = 0, -1
-        keeping: dict[str, Any] = {} if file is None else {"state": file.state, "save": file.save}
         with self._meter(order) as meter:
-            while True:
-                try:
-                    return carry(order, meter, sleep=time.sleep, **keeping)
-                except TransferError as error:
-                    failures = 1 if meter.progress.done > reached >= 0 else failures + 1
-                    reached = max(reached, meter.progress.done)
-                    if failures == self._manner.tries or code_of(error) != LATER:
-                        meter.end(_text_of(error))
-                        self._told = error
-                        raise
-                    delay = BACKOFF.delay(failures, error.retry_after)
-                    meter.step(f"{error} Again in {span_text(delay)}.")
-                    time.sleep(delay)
-                    meter.step("")
-                except KeyboardInterrupt:
-                    meter.end("interrupted")
+            try:
+                return self._try(order, meter, file)
+            except (KeyboardInterrupt, Error) as error:
+                self._again = _next_time(order, file, meter.progress)
+                self._told = error
+                meter.end(self._text_of(error) if isinstance(error, Error) else "interrupted")
+                raise
+
+    def _try(self, order: Order, meter: Meter, file: Kept | None) -> Carried:
+        """Try until it succeeds, or so often without one more byte; but once where a file before had no link."""
+        tries, failures, reached = 1 if self._is_down else self._manner.tries, 0, -1
+        keeping: dict[str, Any] = {} if file is None else {"state": file.state, "save": file.save}
+        while True:
+            try:
+                carried = carry(order, meter, sleep=time.sleep, **keeping)
+            except TransferError as error:
+                progress = meter.progress
+                failures = 1 if progress.done > reached >= 0 else failures + 1
+                if progress.done > max(reached, progress.resumed):
+                    tries = self._manner.tries
+                reached = max(reached, progress.done)
+                if failures == tries or code_of(error) != LATER:
+                    self._is_down = code_of(error) == LATER
                     raise
+                meter.wait(BACKOFF.delay(failures, error.retry_after), time.sleep, str(error))
+            else:
+                self._is_down = False
+                return carried
 
     def _meter(self, order: Order) -> Meter:
         sinks: list[Sink] = []
         if self._manner.as_json:
-            sinks.append(Lines(sys.stdout))
+            sinks.append(_Events(sys.stdout))
         elif not self._manner.quiet:
             from ..transfer.terminal import Terminal  # noqa: PLC0415 - to start it takes longer than many a transfer
 
             sinks.append(Terminal())
-        return Meter(self._manner.title or order.name, *sinks)
+        total = None
+        if order.kind == "upload":
+            with suppress(OSError):
+                total = Path(order.file).stat().st_size
+        return Meter(self._manner.title or order.name, *sinks, total=total)
 
     def _address(self, name: str) -> tuple[str, Mapping[str, str]]:
         from ..work.places import open_work  # noqa: PLC0415 - what it imports is an extra
@@ -172,38 +200,90 @@ class Foreground:
         return alias.url, alias.headers
 
     def _done(self, order: Order, carried: Carried, *, already: bool = False) -> None:
+        if self._manner.as_json:
+            self._tell("done", kind=order.kind, already=already, **asdict(carried))
+            return
         if already:
-            self._say(f"✓ {order.name} was sent already; --again sends it again.")
+            sent = order.kind == "upload"
+            self._say(f"✓ {order.name} {'was sent already; --again sends it again' if sent else 'is there already'}.")
         elif carried.restarted:
             self._say(f"{order.name} was begun again: {carried.restarted}.")
-        if self._manner.as_json:
-            event = {"event": "done", "kind": order.kind, "already": already, **asdict(carried)}
-            click.echo(json.dumps(event, ensure_ascii=False))
-        elif not self._manner.quiet:
-            click.echo(carried.target)
+        click.echo(carried.target)
 
-    def _fail(self, error: Error) -> None:
+    def _fail(self, name: str, error: Error) -> None:
         if self._manner.as_json:
-            text = {"event": "error", "error": str(error), "code": error.code, "exit": code_of(error)}
-            click.echo(json.dumps(text, ensure_ascii=False))
-        if self._told is not error or self._manner.quiet or self._manner.as_json:
-            click.echo(printable(f"Error: {_text_of(error)}"), err=True)
+            remedy, code = self._remedy_of(error), code_of(error)
+            self._tell("error", name=name, error=str(error), remedy=remedy, code=error.code, exit=code)
+        elif self._told is not error or self._manner.quiet:
+            click.echo(printable(f"Error: {self._text_of(error)}"), err=True)
+
+    def _interrupted(self, name: str) -> None:
+        remedy = f"The same command {self._again}."
+        if self._manner.as_json:
+            self._tell("error", name=name, error="Interrupted.", remedy=remedy, code="interrupted", exit=INTERRUPTED)
+        self._say(f"Interrupted. {remedy}")
+
+    def _text_of(self, error: Error) -> str:
+        return f"{error} {self._remedy_of(error)}".strip()
+
+    def _remedy_of(self, error: Error) -> str:
+        """Return what to do; nobody but who gave the command tries again."""
+        if code_of(error) == LATER:
+            return f"Gave up. The same command {self._again}."
+        if isinstance(error, TargetExistsError):
+            return "Name another file, or replace this one with --overwrite."
+        return error.remedy
+
+    def _tell(self, event: str, **members: object) -> None:
+        click.echo(json.dumps({"event": event, **members}, ensure_ascii=False))
 
     def _say(self, text: str) -> None:
-        if not self._manner.quiet:
+        if not (self._manner.quiet or self._manner.as_json):
             click.echo(printable(text), err=True)
+
+
+class _Events(Lines):
+    """Lines of JSON, but for the end of what failed: the event that follows says it, and what to do."""
+
+    def end(self, progress: Progress, error: str | None) -> None:
+        if error is None:
+            super().end(progress, error)
 
 
 def _given(request: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in request.items() if value not in (None, "", {})}
 
 
-def _text_of(error: Error) -> str:
-    """Return what was wrong and what to do; nobody but who gave the command tries again."""
-    again = code_of(error) == LATER
-    return f"{error} {'The same command tries again.' if again else error.remedy}".strip()
+def _target(order: Order) -> tuple[Path, bool]:
+    """Return where a download goes, and whether that is sure: in a folder the server may name it otherwise."""
+    is_named = bool(order.file) and not Path(order.file).is_dir()
+    return Path(order.file) if is_named else Path(order.file) / order.name, is_named
 
 
-def _interrupted(kind: Kind, state: Mapping[str, Any]) -> str:
-    goes_on = kind == "download" or state.get("protocol", "tus") in _GOES_ON
-    return f"Interrupted. The same command {'goes on where it was' if goes_on else 'begins again'}."
+def _there(order: Order) -> Carried | None:
+    """Return the file that is there, if it has the digest that was given."""
+    if not order.options.get("digest"):
+        return None
+    path, digest = _target(order)[0], Digest.parse(order.options["digest"])
+    try:
+        with path.open("rb") as file:
+            same = hashlib.file_digest(file, digest.hasher).digest() == digest.value
+            return Carried(str(path), file.tell(), digest=digest.build()) if same else None
+    except OSError:
+        return None
+
+
+def _next_time(order: Order, file: Kept | None, progress: Progress) -> str:
+    """Say what the same command does with the file the next time."""
+    if file is not None:
+        return GOES_ON if file.goes_on else BEGINS_AGAIN
+    target, is_named = _target(order)
+    note = None
+    with suppress(OSError):
+        note = Note.parse(Path(f"{target}.part.json").read_bytes())
+    if note is None and is_named:
+        return BEGINS_AGAIN
+    if note is not None and not (note.validator or note.digest or order.options.get("digest")):
+        return BEGINS_AGAIN
+    # Only a server that has sent a part is known to do so.
+    return GOES_ON if progress.resumed else f"{GOES_ON}, if the server sends parts of files"

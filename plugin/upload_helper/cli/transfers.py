@@ -56,7 +56,11 @@ def transfer_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--proxy", metavar="URL", help="The proxy, or 'direct' for none.  [default: what the system says]")
     @click.option("--stall", type=float, metavar="SECONDS", help="Silence that counts as a lost link.  [default: 60]")
     @click.option(
-        "--tries", type=click.IntRange(0), default=3, show_default=True, help="Begin so often again; 0: always."
+        "--tries",
+        type=click.IntRange(0),
+        default=20,
+        show_default=True,
+        help="So often in a row without one byte; 20 take over an hour. 0: for ever.",
     )
     @click.option("--background", is_flag=True, help="Leave it to the worker, see `upload-helper work`.")
     @click.option("--tag", default="", help="With --background: a label, by which it can be stopped.")
@@ -73,7 +77,7 @@ def transfer_options(command: Callable[..., None]) -> Callable[..., None]:
         metavar="PATH|URL",
         help="Where aliases and tasks are.  [default: $UPLOAD_HELPER_LEDGER, or this user's]",
     )
-    @click.option("--quiet", "-q", is_flag=True, help="Show nothing but errors.")
+    @click.option("--quiet", "-q", is_flag=True, help="Show no progress: print the URL or the path, and errors.")
     @click.option("--json", "as_json", is_flag=True, help="Print lines of JSON, for scripts.")
     @wraps(command)
     def wrapped(ledger: str | None, headers: tuple[str, ...], user: str | None, **options: Any) -> None:
@@ -87,8 +91,8 @@ def transfer_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command()
-@click.argument("files", metavar="FILE...", nargs=-1, required=True)
-@click.argument("url")
+@click.argument("files", metavar="FILE...", nargs=-1)
+@click.argument("url", metavar="URL", required=False)
 @click.option(
     "--protocol", type=click.Choice(["tus", "rufh", "chunks", "multipart", "raw"]), help="[default: ask the server]"
 )
@@ -102,13 +106,22 @@ def transfer_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--again", is_flag=True, help="Send also those of several files that are through already.")
 @transfer_options
 def send(
-    manner: Manner, request: dict[str, Any], *, files: tuple[str, ...], url: str, piece: str | None, **options: Any
+    manner: Manner,
+    request: dict[str, Any],
+    *,
+    files: tuple[str, ...],
+    url: str | None,
+    piece: str | None,
+    **options: Any,
 ) -> None:
     """Send files to a server, and print their URLs there.
 
     URL may be #alias/path. Pressing Ctrl-C or losing power does no harm: the same command goes on where it was. With
     PUT, a URL that ends in / gets each file under its name.
     """
+    if url is None or not files:
+        is_url = url is not None and ("://" in url or url.startswith("#"))
+        raise click.UsageError(f"Missing argument {'URL' if url is not None and not is_url else 'FILE...'!r}.")
     if len(files) > 1 and options["name"]:
         raise click.UsageError("--name is for one file, and there are several.")
     request |= {"url": url, "piece": _size(piece), **options}
