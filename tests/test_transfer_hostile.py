@@ -11,7 +11,7 @@ import pytest
 
 from answers import Answers
 from transfers import ScriptedLine, Sending
-from upload_helper.cli import carrying
+from upload_helper.cli import kept as cli_kept
 from upload_helper.retry import Backoff
 from upload_helper.transfer import wire
 from upload_helper.transfer.addresses import Endpoint
@@ -362,39 +362,46 @@ def test_broken_state_is_none(serve, file, broken):
 
 @pytest.mark.parametrize("kept", ["[1,2]", "5", "null", "{"])
 def test_command_goes_on_without_what_it_cannot_read(serve, file, kept, tmp_path, monkeypatch):
-    monkeypatch.setattr(carrying, "state_folder", lambda: tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     order = read_order("upload", {"url": "http://office.example/up", "file": str(file)})
-    with pytest.raises(StopError), carrying._kept(order, {}) as save:
-        save({})
-        stop(0)
-    (path,) = (tmp_path / "transfers").glob("*.json")
-    path.write_text(kept)
-    state: dict[str, object] = {}
-    with carrying._kept(order, state):
-        assert state == {}
-    assert not path.exists()
+    with cli_kept.kept(order) as first:
+        first.path.write_text(kept)
+        first.state["url"] = "so that it stays"
+    with cli_kept.kept(order) as second:
+        assert second.state == {}
+    assert not second.path.exists()
+
+
+@pytest.mark.parametrize("sent", [5, {"nonsense": 1}, {}])
+def test_command_takes_no_broken_note_for_a_file_that_is_through(file, sent, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    order = read_order("upload", {"url": "http://office.example/up", "file": str(file)})
+    with Source(file) as source, cli_kept.kept(order) as first:
+        first.save({"sent": sent, "fingerprint": source.fingerprint.build()})
+    with cli_kept.kept(order) as second:
+        assert second.finished(order) is None
 
 
 def test_command_says_that_it_cannot_keep_where_it_is(tmp_path, monkeypatch):
     def full(*args, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(carrying.json, "dump", full)
+    monkeypatch.setattr(cli_kept.json, "dump", full)
     with pytest.raises(SourceError):
-        carrying._write(tmp_path / "a.json", {}, {"url": "u"})
+        cli_kept.Kept(tmp_path / "a.json").save({"url": "u"})
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("protocol", ["tus", "rufh", "chunks", "multipart", "raw"])
 def test_name_that_is_no_text_can_be_sent(serve, tmp_path, protocol, monkeypatch):
-    monkeypatch.setattr(carrying, "state_folder", lambda: tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.bin"))
     file.write_bytes(OLD)
     server = serve(lambda asked: (403, {}, b""))
     with pytest.raises(AnswerError):
         put(server.url + "/up", file, protocol=protocol)
-    with carrying._kept(read_order("upload", {"url": server.url, "file": str(file)}), {}):
-        pass
+    with cli_kept.kept(read_order("upload", {"url": server.url, "file": str(file)})) as note:
+        assert note.state == {}
 
 
 def test_name_of_an_order_is_nothing_of_its_query():

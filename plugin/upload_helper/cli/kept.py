@@ -28,7 +28,8 @@ class Kept:
         self.state: dict[str, Any] = {}
         """What an earlier command has saved."""
         with suppress(OSError, ValueError):
-            self.state.update(json.loads(path.read_text(encoding="utf-8")))
+            found = json.loads(path.read_text(encoding="utf-8"))
+            self.state.update(found if isinstance(found, dict) else {})
 
     @property
     def goes_on(self) -> bool:
@@ -41,10 +42,18 @@ class Kept:
         self.state.clear()
         self.state.update(kept)
         # Addresses of uploads may be as good as a password: for this user only.
-        descriptor, name = tempfile.mkstemp(dir=self.path.parent, prefix=self.path.stem)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(self.state, file)
-        Path(name).replace(self.path)
+        name = ""
+        try:
+            descriptor, name = tempfile.mkstemp(dir=self.path.parent, prefix=self.path.stem)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(self.state, file)
+            Path(name).replace(self.path)
+        except OSError as error:
+            with suppress(OSError):
+                Path(name).unlink()
+            raise SourceError(
+                f"{self.path.parent} cannot be written: {error.strerror}.", remedy="Make room, or set XDG_STATE_HOME."
+            ) from None
 
     def finish(self, carried: Carried) -> None:
         """Note that the file is through, as it was when it was sent."""
@@ -55,8 +64,9 @@ class Kept:
         sent = self.state.get("sent")
         if not isinstance(sent, dict) or order.options.get("name"):
             return None
-        with Source(order.file) as source:
+        with Source(order.file) as source, suppress(TypeError):  # of members that somebody else wrote
             return Carried(**sent) if self.state.get("fingerprint") == source.fingerprint.build() else None
+        return None
 
     def forget(self) -> None:
         """Leave nothing behind."""
@@ -67,7 +77,7 @@ class Kept:
 def kept(order: Order) -> Iterator[Kept]:
     """Give what is kept of a file to send; raises TransferError where another process is sending it there."""
     key = "\0".join((order.kind, str(Path(order.file).absolute()), order.endpoint.url))
-    path = state_folder() / "transfers" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    path = state_folder() / "transfers" / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = FileLock(f"{path}.lock", timeout=0, mode=0o600)

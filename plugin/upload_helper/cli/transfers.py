@@ -116,8 +116,9 @@ def send(
 ) -> None:
     """Send files to a server, and print their URLs there.
 
-    URL may be #alias/path. Pressing Ctrl-C or losing power does no harm: the same command goes on where it was. With
-    PUT, a URL that ends in / gets each file under its name.
+    URL may be #alias/path. Pressing Ctrl-C or losing power does no harm: the same command goes on where it was, or with
+    this file again if the server takes files in one piece only. With PUT, a URL that ends in / gets each file under its
+    name.
     """
     if url is None or not files:
         is_url = url is not None and ("://" in url or url.startswith("#"))
@@ -142,7 +143,7 @@ def get(
     """Fetch a file from a server, and print its path.
 
     URL may be #alias/path. FILE may be a folder; without it the server or the URL names the file. Pressing Ctrl-C or
-    losing power does no harm: the same command goes on where it was.
+    losing power does no harm: the same command goes on where it was, if the server sends parts of files.
     """
     if file is not None and output is not None:
         raise click.UsageError("FILE and --output say the same; give one of them.")
