@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from answers import Answers, ServedFile
 from test_docs import ROOT, here, run, snippets  # noqa: F401
-from upload_helper.cli import carrying, main, transfers
+from upload_helper.cli import carrying, main, manner
 from upload_helper.transfer import orders
 from upload_helper.work import State
 
@@ -62,8 +62,8 @@ def test_every_option_is_in_the_table():
 
 
 def test_exit_codes_are_in_the_table():
-    codes = {transfers.FAILED, transfers.WRONG_USE, transfers.LATER, transfers.REFUSED, transfers.LOCAL}
-    codes |= {transfers.NOT_THE_FILE, transfers.INTERRUPTED, 0}
+    codes = {manner.FAILED, manner.WRONG_USE, manner.LATER, manner.REFUSED, manner.LOCAL}
+    codes |= {manner.NOT_THE_FILE, manner.INTERRUPTED, 0}
     assert {int(code) for code in named("exit code")} == codes
     assert {code for _, code in carrying._CODES} < codes
 

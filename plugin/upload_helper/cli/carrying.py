@@ -36,7 +36,7 @@ from ..transfer.part import Note
 from ..transfer.progress import Lines, Meter, Progress, Sink
 from ..transfer.source import Source
 from .kept import Kept, kept
-from .transfers import FAILED, INTERRUPTED, LATER, LOCAL, NOT_THE_FILE, REFUSED, WRONG_USE, Manner
+from .manner import FAILED, INTERRUPTED, LATER, LOCAL, NOT_THE_FILE, REFUSED, WRONG_USE, Manner
 
 BACKOFF = Backoff(first=5, longest=300)
 """Between two tries of a command."""

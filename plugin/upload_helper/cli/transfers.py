@@ -4,44 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import Error
+from .manner import INTERRUPTED, Manner
 from .text import printable
-from .work import Chosen
 
 if TYPE_CHECKING:
     from ..transfer.orders import Kind
 
-FAILED, WRONG_USE, LATER, REFUSED, LOCAL, NOT_THE_FILE, INTERRUPTED = 1, 2, 3, 4, 5, 6, 130
-"""Exit codes, see docs/transfers.md."""
-
 _EXTRA = {"requests": "transfer", "rich": "transfer", "sqlalchemy": "work", "psutil": "work", "psycopg": "postgres"}
-
-
-@dataclass(frozen=True)
-class Manner:
-    """How a command does its work, whatever the files are."""
-
-    ledger: str
-    background: bool
-    quiet: bool
-    as_json: bool
-    tries: int
-    tag: str
-    title: str
-    priority: int
-    again: bool = False
-
-    def chosen(self) -> Chosen:
-        """Return the ledger; only who needs it has what it needs."""
-        from ..work.places import default_ledger  # noqa: PLC0415
-
-        return Chosen(self.ledger or default_ledger(), "", ())
 
 
 def transfer_options(command: Callable[..., None]) -> Callable[..., None]:
