@@ -86,7 +86,7 @@ def test_blocks_grow_on_a_fast_link_and_shrink_on_a_slow_one(path, timed):
         for _ in range(8):
             timed[0] += 1
             sizes.append(len(body.read()))
-    assert [size >> 10 for size in sizes] == [64, 128, 256, 512, 256, 128, 64, 32, 16, 16, 16, 16]
+    assert [size >> 10 for size in sizes] == [64, 128, 128, 128, 64, 32, 16, 16, 16, 16, 16, 16]
 
 
 def test_the_size_of_a_block_stays_below_the_largest(path, timed):

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from .errors import FileChangedError, SourceError
 
-LARGEST_BLOCK = 1 << 20
+LARGEST_BLOCK = 1 << 17
 """Bytes that are read at once on a fast link."""
 _SMALLEST_BLOCK = 16 << 10
 _FIRST_BLOCK = 64 << 10
