@@ -397,20 +397,22 @@ def test_notification_says_what_failed(desktop, clock):
     assert desktop()[-1][2] == "Failed: &lt;R&amp;D&gt;"
 
 
-def test_without_a_desktop_nothing_is_shown(monkeypatch, clock, tmp_path):
+def test_without_a_desktop_nothing_is_shown(monkeypatch, clock, tmp_path, caplog):
     for address in ("", f"unix:path={tmp_path}/none"):
         monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", address)
         with Meter("Survey", Desktop(), clock=clock.monotonic) as meter:
             meter.report(5, 10)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def test_without_the_extra_nothing_is_shown(monkeypatch, clock):
+def test_without_the_extra_nothing_is_shown(monkeypatch, clock, caplog):
     monkeypatch.setitem(sys.modules, "jeepney.io.blocking", None)
     with Meter("Survey", Desktop(), clock=clock.monotonic) as meter:
         meter.report(5, 10)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def test_desktop_that_does_not_answer_holds_nothing_up_for_long(monkeypatch, clock):
+def test_desktop_without_notifications_is_no_fault(monkeypatch, clock, caplog):
     bus = subprocess.Popen(
         ["dbus-daemon", "--session", "--nofork", "--print-address"], stdout=subprocess.PIPE, text=True
     )
@@ -423,3 +425,4 @@ def test_desktop_that_does_not_answer_holds_nothing_up_for_long(monkeypatch, clo
         bus.terminate()
         bus.wait()
         bus.stdout.close()
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

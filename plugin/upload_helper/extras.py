@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-_WORK = frozenset({"sqlalchemy", "psutil", "requests", "rich"})
+_EXTRAS = {"sqlalchemy": "work", "psutil": "work", "requests": "transfer", "rich": "transfer", "psycopg": "postgres"}
 
 
-def explained(error: ModuleNotFoundError) -> ModuleNotFoundError:
-    """Return an error that says what to install for background work; the same one where that would not help."""
-    if error.name is None or error.name.partition(".")[0] not in _WORK:
+def explained(error: ModuleNotFoundError, extra: str = "") -> ModuleNotFoundError:
+    """Return an error that says what to install; the same one where that would not help.
+
+    `extra` is what to install for all that one is after, if the extra of the module alone would not do.
+    """
+    module = (error.name or "").partition(".")[0]
+    if module not in _EXTRAS:
         return error
-    return ModuleNotFoundError(f"{error.name} is missing: pip install 'flask-upload-helper[work]'", name=error.name)
+    extra = extra or _EXTRAS[module]
+    return ModuleNotFoundError(f"{error.name} is missing: pip install 'flask-upload-helper[{extra}]'", name=error.name)

@@ -32,7 +32,7 @@ from ..transfer.errors import (
 )
 from ..transfer.figures import printable
 from ..transfer.orders import Carried, Kind, Order, carry, read_order
-from ..transfer.part import Note
+from ..transfer.part import note_beside
 from ..transfer.progress import Lines, Meter, Progress, Sink
 from ..transfer.source import Source
 from .kept import Kept, kept
@@ -278,9 +278,7 @@ def _next_time(order: Order, file: Kept | None, progress: Progress) -> str:
     if file is not None:
         return GOES_ON if file.goes_on else BEGINS_AGAIN
     target, is_named = _target(order)
-    note = None
-    with suppress(OSError):
-        note = Note.parse(Path(f"{target}.part.json").read_bytes())
+    note = note_beside(target)
     if note is None and is_named:
         return BEGINS_AGAIN
     if note is not None and not (note.validator or note.digest or order.options.get("digest")):

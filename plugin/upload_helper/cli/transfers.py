@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +10,10 @@ import click
 
 from ..errors import Error
 from .manner import INTERRUPTED, Manner
-from .text import printable
+from .said import said
 
 if TYPE_CHECKING:
     from ..transfer.orders import Kind
-
-_EXTRA = {"requests": "transfer", "rich": "transfer", "sqlalchemy": "work", "psutil": "work", "psycopg": "postgres"}
 
 
 def transfer_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -128,7 +125,7 @@ def get(
 
 def _carry_all(manner: Manner, kind: Kind, requests: list[dict[str, Any]]) -> None:
     """Do it for each file; the exit code is that of the first that failed."""
-    with _said():
+    with said():
         from .carrying import Foreground, leave  # noqa: PLC0415 - needs an extra
 
         if manner.background:
@@ -136,20 +133,6 @@ def _carry_all(manner: Manner, kind: Kind, requests: list[dict[str, Any]]) -> No
             return
         codes = Foreground(manner, kind).carry_all(requests)
     raise SystemExit(INTERRUPTED if INTERRUPTED in codes else next(filter(None, codes), 0))
-
-
-@contextmanager
-def _said() -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        module = (error.name or "").partition(".")[0]
-        if module not in _EXTRA:
-            raise
-        extra = _EXTRA[module]
-        raise click.ClickException(f"{module} is missing: pip install 'flask-upload-helper[{extra}]'") from None
-    except Error as error:
-        raise click.ClickException(printable(f"{error} {error.remedy}".strip())) from None
 
 
 def _headers(given: tuple[str, ...]) -> dict[str, str]:

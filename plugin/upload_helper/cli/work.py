@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import Error, LedgerError, WorkError
-from ..extras import explained
+from ..errors import LedgerError, WorkError
+from .said import said
 from .text import printable
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Chosen:
     @contextmanager
     def open(self, *, must_exist: bool = True) -> Iterator[Work]:
         """Open the ledger for a command; what goes wrong is said on one line."""
-        with _said():
+        with said("work"):
             from ..work.places import open_work  # noqa: PLC0415 - what it imports is an extra
 
             work = open_work(self.ledger, self.app, self.modules, must_exist=must_exist)
@@ -43,19 +43,6 @@ class Chosen:
                 yield work
             finally:
                 work.close()
-
-
-@contextmanager
-def _said() -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        said = explained(error)
-        if said is error:
-            raise
-        raise click.ClickException(str(said)) from None
-    except Error as error:
-        raise click.ClickException(printable(f"{error} {error.remedy}".strip())) from None
 
 
 def _ledger_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -68,7 +55,7 @@ def _ledger_options(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(ledger: str | None, app: str, modules: tuple[str, ...], **options: Any) -> None:
         if ledger and app:
             raise click.UsageError("Give --app or --ledger: a Work has its ledger already.")
-        with _said():
+        with said("work"):
             from ..work.places import default_ledger  # noqa: PLC0415
 
         command(Chosen("" if app else ledger or default_ledger(), app, modules), **options)
@@ -288,7 +275,7 @@ def retry(chosen: Chosen, *, uids: tuple[str, ...], as_json: bool) -> None:
 @click.option("--print", "prints", is_flag=True, help="Only print what would be written.")
 def install(chosen: Chosen, *, threads: int, name: str, starts: bool, prints: bool) -> None:
     """Let this user's system start the worker, also after a reboot, and print what was written for that."""
-    with _said():
+    with said("work"):
         from .units import install_worker  # noqa: PLC0415
 
         install_worker(chosen, threads=threads, name=name, starts=starts, prints=prints)

@@ -28,6 +28,7 @@ _CREDENTIALS = re.compile(r"(?i)\b(basic|bearer|digest|token)[ ]+[A-Za-z0-9+/=._
 _QUERY = re.compile(r"""([?&;\s]|^)([^=?&;#\s"']{1,100}+)=("[^"]{0,300}"?|'[^']{0,300}'?|[^&#\s"']*)""")
 # A member of JSON that is cut, or has variables in it that are no JSON.
 _MEMBER = re.compile(r"""("([^"\\]{1,100}+)"\s{0,9}:\s{0,9})"(?:[^"\\]|\\.)*+(?:"|\Z)""", re.DOTALL)
+_ALIAS = re.compile(r"#([^/?#]*)(.*)", re.DOTALL)
 OPEN_HEADERS = frozenset({"accept", "accept-encoding", "accept-language", "content-type", "user-agent"})
 """Headers, in lower case, that anybody may see."""
 _PORTS = {"http": 80, "https": 443}
@@ -146,6 +147,12 @@ def moved(url: str, location: str) -> str:
         return split_credentials(joined(url, location))[0]
     except InvalidTransferError:
         raise TransferError("The server redirects to something that is no address on the web.") from None
+
+
+def split_alias(target: str) -> tuple[str, str] | None:
+    """Return the name and the rest of ``#alias/path``; None for any other address."""
+    match = _ALIAS.fullmatch(target)
+    return None if match is None else (match[1], match[2])
 
 
 def scrubbed(text: str) -> str:

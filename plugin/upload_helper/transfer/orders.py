@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from ..errors import shown
-from .addresses import Endpoint, check_url, own_headers, split_credentials
+from .addresses import Endpoint, check_url, own_headers, split_alias, split_credentials
 from .errors import InvalidTransferError
 from .pace import Pace, read_limit
 from .progress import Meter
@@ -32,7 +31,6 @@ _COMMON: dict[str, tuple[type, ...]] = {
     "limit": (str, int, float),
     "stall": (int, float),
 }
-_ALIAS = re.compile(r"#([^/?#]*)(.*)", re.DOTALL)
 
 Find = Callable[[str], tuple[str, Mapping[str, str]]]
 """Returns the address and the headers of an alias."""
@@ -168,9 +166,9 @@ def _request(order: Order) -> Any:
 def _endpoint(values: Mapping[str, Any], find: Find | None) -> Endpoint:
     url: str = values["url"]
     signed: Mapping[str, str] = {}
-    match = _ALIAS.fullmatch(url)
-    if match is not None:
-        name, rest = match.groups()
+    alias = split_alias(url)
+    if alias is not None:
+        name, rest = alias
         if not name:
             raise InvalidTransferError(f"{shown(url)} names no alias; write #alias/path.")
         start, signed = find(name) if find is not None else ("http://alias.invalid", {})

@@ -242,6 +242,13 @@ def source_of(url: str) -> str:
     return hashlib.sha256(url.encode(errors="replace")).hexdigest()[:32]
 
 
+def note_beside(target: Path) -> Note | None:
+    """Return what is known of a part that an earlier transfer left beside its target; None if there is none."""
+    with suppress(OSError):
+        return Note.parse(_beside(target, ".part.json").read_bytes())
+    return None
+
+
 def check_target(target: Path, *, overwrite: bool) -> None:
     """Raise TargetError unless a file may be made there."""
     with _words_for(target):

@@ -12,7 +12,7 @@ try:
     from .task import Condition, Existing, State, Task, parse_conditions
     from .work import Work
 except ModuleNotFoundError as error:
-    raise explained(error) from None
+    raise explained(error, "work") from None
 
 __all__ = [
     "Backoff",

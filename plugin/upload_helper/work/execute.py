@@ -30,12 +30,18 @@ def run_array(context: Context) -> Outcome:
     outcome = run_handlers(task.handlers, context, registry)
     if task.post_execute and not (outcome.failed and task.retry):
         # A task that is tried again has not come to its end.
-        state = State.FAILED if outcome.failed else State.SUCCEEDED
-        context.variables |= {TASK_STATE: state.value, TASK_ERROR: outcome.error}
-        after = run_handlers(task.post_execute, context, registry)
-        if after.failed:
-            log.warning("task %s: what follows at its end failed: %s", task.uid, after.error)
+        follow(context, outcome)
     return outcome
+
+
+def follow(context: Context, outcome: Outcome) -> None:
+    """Run what is to follow at the end of a task; whether it fails changes nothing for the task."""
+    task = context.task
+    state = State.FAILED if outcome.failed else State.SUCCEEDED
+    context.variables |= {TASK_STATE: state.value, TASK_ERROR: outcome.error}
+    after = run_handlers(task.post_execute, context, context.work.registry)
+    if after.failed:
+        log.warning("task %s: what follows at its end failed: %s", task.uid, after.error)
 
 
 def execute(

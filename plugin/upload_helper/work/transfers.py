@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import Error, HandlerError, InvalidTaskError, shown
 from ..transfer.addresses import scrubbed
 from ..transfer.errors import TransferError
+from ..transfer.orders import Kind, carry, read_order
+from ..transfer.progress import Calls, Meter, Progress
 from .claims import clean
 from .context import Context, Outcome
+from .execute import follow, log
 from .lanes import lane_of
-from .names import ENDED, ERROR_MESSAGE, RESULT_ERROR, RESULT_MESSAGE, TASK_ERROR, TASK_STATE, TRANSFER_RESTARTED
-from .task import State
-
-if TYPE_CHECKING:
-    from ..transfer.orders import Kind
-
-_log = logging.getLogger("upload_helper.work")
+from .names import ENDED, ERROR_MESSAGE, RESULT_ERROR, RESULT_MESSAGE, TRANSFER_RESTARTED
 
 
 def parse_request(kind: Kind, request: object) -> tuple[dict[str, Any], Any, int]:
@@ -27,8 +23,6 @@ def parse_request(kind: Kind, request: object) -> tuple[dict[str, Any], Any, int
 
     A file is kept with its whole path, for the worker may run elsewhere. Raises InvalidTaskError, InvalidTransferError.
     """
-    from ..transfer.orders import read_order  # noqa: PLC0415 - needs an extra that not every ledger does
-
     if not isinstance(request, Mapping):
         raise InvalidTaskError(f"The request of an {kind} is an object, not {shown(request)}.")
     kept = {str(name): value for name, value in request.items() if value is not None}
@@ -53,14 +47,13 @@ def run_transfer(context: Context) -> Outcome:
         # A worker that dies in what follows must not begin the transfer again.
         if not ended:
             context.save(**{ENDED: vars(outcome)})
-        _follow(context, outcome)
+        said = {RESULT_MESSAGE: outcome.result, RESULT_ERROR: outcome.error, ERROR_MESSAGE: outcome.error}
+        context.variables |= said
+        follow(context, outcome)
     return outcome
 
 
 def _carry(context: Context) -> Outcome:
-    from ..transfer.orders import carry, read_order  # noqa: PLC0415
-    from ..transfer.progress import Calls, Meter, Progress  # noqa: PLC0415
-
     task, work = context.task, context.work
     last = [Progress("")]
 
@@ -89,7 +82,7 @@ def _carry(context: Context) -> Outcome:
         context.check()
         return _failure(task.uid, error, moved=last[0].done > last[0].resumed)
     if carried.restarted:
-        _log.warning("task %s: %s; the transfer began again", task.uid, carried.restarted)
+        log.warning("task %s: %s; the transfer began again", task.uid, carried.restarted)
         context.variables[TRANSFER_RESTARTED] = carried.restarted
     # Kept before the end is: it must fit, or the file would go once more.
     outcome = Outcome(clean(carried.text or carried.target))
@@ -99,21 +92,9 @@ def _carry(context: Context) -> Outcome:
 
 def _failure(uid: str, error: Error, *, moved: bool) -> Outcome:
     text = scrubbed(f"{error} {error.remedy}".strip())
-    _log.warning("task %s: %s", uid, text)
+    log.warning("task %s: %s", uid, text)
     final = not error.temporary if isinstance(error, TransferError) else isinstance(error, HandlerError)
     return Outcome(error=text, failed=True, retry_after=error.retry_after, final=final, moved=moved)
-
-
-def _follow(context: Context, outcome: Outcome) -> None:
-    """Run what is to follow at the end; whether it fails changes nothing for the transfer."""
-    from .handlers.arrays import run_handlers  # noqa: PLC0415
-
-    state = State.FAILED if outcome.failed else State.SUCCEEDED
-    context.variables |= {TASK_STATE: state.value, TASK_ERROR: outcome.error}
-    context.variables |= {RESULT_MESSAGE: outcome.result, RESULT_ERROR: outcome.error, ERROR_MESSAGE: outcome.error}
-    after = run_handlers(context.task.post_execute, context, context.work.registry)
-    if after.failed:
-        _log.warning("task %s: what follows at its end failed: %s", context.task.uid, after.error)
 
 
 def _address(context: Context, name: str) -> tuple[str, Mapping[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 from requests.structures import CaseInsensitiveDict
 
 from ...errors import HttpHandlerError, InvalidHandlersError
-from ...transfer.addresses import OPEN_HEADERS, Endpoint, check_url, own_headers, split_credentials
+from ...transfer.addresses import OPEN_HEADERS, Endpoint, check_url, own_headers, split_alias, split_credentials
 from ...transfer.errors import AnswerError, TransferError
 from ...transfer.web import Line
 from ..aliases import invalid_as_handlers
@@ -91,9 +90,10 @@ def read_request(step: Step) -> Request:
 
 
 def _address(step: Step, target: str) -> tuple[str, Mapping[str, str]]:
-    if not target.startswith("#"):
+    named = split_alias(target)
+    if named is None:
         return split_credentials(target)
-    name, rest = re.fullmatch(r"#([^/?#]*)(.*)", target, re.DOTALL).groups()  # type: ignore[union-attr]
+    name, rest = named
     alias = step.context.work.alias(name)
     check_url(alias.url + rest)
     return alias.url + rest, alias.headers
