@@ -6,18 +6,20 @@ error when the client vanishes (PEP 3333 leaves it open), so whoever reads to th
 
 from __future__ import annotations
 
+import logging
 import socket
 import tempfile
 from collections.abc import Container, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
 from .direct import DirectReader, PiecewiseReader, direct_reader, piecewise_reader
+from .direct_uwsgi import uwsgi_reader
 from .errors import (
     BodyCutError,
     BodyStalledError,
@@ -27,9 +29,12 @@ from .errors import (
     UnsupportedTypeError,
     shown,
 )
+from .pipes import Block, Pipe, Piped, why_not
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
+
+log = logging.getLogger("upload_helper")
 
 # Larger blocks gain nothing measurable.
 BLOCK = 256 << 10
@@ -37,9 +42,41 @@ _PULSE_SECONDS = 1
 _SPOOL_IN_MEMORY = 1 << 20
 # A form around one chunk has a dozen short fields.
 _MOST_PARTS = 100
+_said: set[str] = set()
 # What the decoder may gather while it looks for the end of a header or a boundary.
 _MOST_BUFFERED = 4 * BLOCK
 _LONGEST_FIELD = 16 << 10
+
+
+B = TypeVar("B", bound=Block)
+
+
+class SocketReader(Protocol):
+    """The rest of the body of one request with a Content-Length."""
+
+    @property
+    def ahead(self) -> int:
+        """How many bytes at least the server has read past the header, or may have: they are not on the socket."""
+        ...
+
+    def read(self, size: int) -> bytes | memoryview:
+        """Return up to `size` bytes of the body, valid until the next call; none at all when the client is gone."""
+        ...
+
+    def splice(self, pipe: Pipe, size: int) -> Piped:
+        """Return up to `size` bytes of the body in `pipe`; none at all when the client is gone.
+
+        Called when nothing is ahead. Raises BlockingIOError when nothing has come.
+        """
+        ...
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long for bytes, or for the client's end; say whether there is something to read."""
+        ...
+
+    def give_up(self) -> None:
+        """Have the connection closed, for where the next request begins is not known any more."""
+        ...
 
 
 @dataclass
@@ -55,8 +92,12 @@ class Body:
     limit: int
     connection: socket.socket | None = None
     timeout: float = 0
+    splicer: SocketReader | None = None
+    """What can bring the bytes into a pipe."""
     taken: int = 0
     """Bytes read so far; iterating again goes on from there."""
+    was_spliced: bool = False
+    """Whether the server has not seen all that was taken from its connection."""
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the bytes; raises BodyCutError or BodyStalledError if they end too early."""
@@ -67,11 +108,21 @@ class Body:
 
         A block without bytes says that the client has been silent for a second, where the server lets us notice.
         """
+        return self._watched(self._blocks())
+
+    def blocks_for(self, checksum: str) -> Iterator[Block]:
+        """Yield the bytes in blocks for a store, which come in a pipe where they can, and no `checksum` needs them."""
+        if checksum or self.splicer is None:
+            return self.blocks()
+        return self._watched(self._spliced(self.splicer))
+
+    def _watched(self, blocks: Iterator[B]) -> Iterator[B]:
+        """Pass blocks on; make ours of the errors of a connection."""
         with_timeout = self.connection is not None and self.timeout > 0
         if self.connection is not None and with_timeout:
             self.connection.settimeout(self.timeout)
         try:
-            yield from self._blocks()
+            yield from blocks
         except TimeoutError as error:
             self.give_up()
             raise BodyStalledError(f"No byte of the body came for {self.timeout:g} seconds.") from error
@@ -110,7 +161,29 @@ class Body:
         if self.length is not None and self.taken < self.length:
             raise BodyCutError(f"The body ended after {self.taken} of {self.length} bytes.")
 
-    def _pulses(self, reader: DirectReader) -> Iterator[bytes]:
+    def _spliced(self, reader: SocketReader) -> Iterator[Block]:
+        """Yield blocks in a pipe, behind those that the server has read already."""
+        pipe = Pipe.make()
+        if pipe is None:
+            yield from self._blocks()
+            return
+        self.was_spliced = True
+        try:
+            while self.length is not None and self.taken < self.length:
+                yield from self._pulses(reader)
+                rest = self.length - self.taken
+                try:
+                    block: Block = reader.read(min(reader.ahead, rest)) if reader.ahead else reader.splice(pipe, rest)
+                except BlockingIOError:
+                    continue
+                if not block:
+                    raise BodyCutError(f"The body ended after {self.taken} of {self.length} bytes.")
+                self.taken += len(block)
+                yield block
+        finally:
+            pipe.close()
+
+    def _pulses(self, reader: SocketReader) -> Iterator[bytes]:
         """Yield nothing once a second while the client is silent, so that whoever stores the body can give up."""
         silent = 0
         while not reader.wait(_PULSE_SECONDS):
@@ -120,8 +193,12 @@ class Body:
             yield b""
 
 
-def open_body(environ: WSGIEnvironment, stream: Any, *, limit: int, timeout: float) -> Body:
+def open_body(
+    environ: WSGIEnvironment, stream: Any, *, limit: int, timeout: float, splice_from: int | None = None
+) -> Body:
     """Return the body of the request in `environ`, to be read from `stream`.
+
+    One of `splice_from` bytes or more can go to a file inside the kernel, where the server lets it; None: none can.
 
     Raises UnsupportedTypeError for a coding of the bytes, TooLargeError if the declared length is over `limit`.
     """
@@ -130,25 +207,51 @@ def open_body(environ: WSGIEnvironment, stream: Any, *, limit: int, timeout: flo
         coding = environ.get(f"HTTP_{name.upper().replace('-', '_')}", "")
         if any(part.strip(" \t").lower() not in known for part in coding.split(",")):
             raise UnsupportedTypeError(f"{name} {shown(coding)} is not understood; send the bytes as they are.")
-    declared = environ.get("CONTENT_LENGTH", "")
-    if declared:
-        if not (declared.isascii() and declared.isdecimal()):
-            raise InvalidRequestError(f"Content-Length {shown(declared)} is not a number of bytes.")
-        # Python refuses to read a number of thousands of digits, and any that is too large is as good as another.
-        length: int | None = int(declared.lstrip("0")[:20] or "0")
-    else:
-        # Without a length the server must say that it ends the stream itself; otherwise reading could hang for ever,
-        # and a chunked body, which uWSGI shows as an empty one, would be acknowledged as such.
-        length = None if environ.get("wsgi.input_terminated") else 0
-        if length == 0 and "HTTP_TRANSFER_ENCODING" in environ:
-            raise LengthRequiredError("The body has no Content-Length, which this server needs.")
+    length = _length(environ)
     if length is not None and length > limit:
         raise TooLargeError(f"The body has {length} bytes; {limit} are allowed.")
     if length is None:
         stream = piecewise_reader(stream) or stream
     elif length:
         stream = direct_reader(environ, stream, length, BLOCK) or stream
-    return Body(stream, length, limit, environ.get("gunicorn.socket"), timeout)
+    body = Body(stream, length, limit, environ.get("gunicorn.socket"), timeout)
+    if length and splice_from is not None and length >= splice_from:
+        body.splicer = _splicer(stream, length)
+    return body
+
+
+def _length(environ: WSGIEnvironment) -> int | None:
+    """Return the declared length of a body, or None where the server will say when it ends."""
+    declared = environ.get("CONTENT_LENGTH", "")
+    if declared:
+        if not (declared.isascii() and declared.isdecimal()):
+            raise InvalidRequestError(f"Content-Length {shown(declared)} is not a number of bytes.")
+        # Python refuses to read a number of thousands of digits, and any that is too large is as good as another.
+        return int(declared.lstrip("0")[:20] or "0")
+    # Without a length the server must say that it ends the stream itself; otherwise reading could hang for ever,
+    # and a chunked body, which uWSGI shows as an empty one, would be acknowledged as such.
+    if environ.get("wsgi.input_terminated"):
+        return None
+    if "HTTP_TRANSFER_ENCODING" in environ:
+        raise LengthRequiredError("The body has no Content-Length, which this server needs.")
+    return 0
+
+
+def _splicer(stream: Any, length: int) -> SocketReader | None:
+    """Return what can bring a body into a pipe, or None; say in the log which it is, and why, the first time."""
+    found: SocketReader | str = stream if isinstance(stream, DirectReader) else uwsgi_reader(stream, length)
+    found = why_not() or found
+    if isinstance(found, str):
+        _say_once(f"Bodies go through memory: {found}.")
+        return None
+    _say_once("Bodies are spliced from the socket into the file.")
+    return found
+
+
+def _say_once(text: str) -> None:
+    if text not in _said:
+        _said.add(text)
+        log.info(text)
 
 
 @dataclass

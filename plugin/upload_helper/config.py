@@ -57,6 +57,9 @@ class Config:
     """When bytes are forced to the disk: ``none``, ``finish`` or ``chunk``."""
     body_timeout: timedelta = timedelta(seconds=60)
     """How long a client may be silent in the middle of a body, where the server lets us say so; zero is for ever."""
+    splice_from: int | None = 1 * MIB
+    """Length in bytes from which on a body goes from the socket to the file inside the kernel, where the server lets
+    us; None: never."""
     trusted_origins: frozenset[str] = field(default_factory=frozenset)
     """Origins, as ``https://maps.example.org``, whose pages may send requests from another site."""
     cors_origins: frozenset[str] = field(default_factory=frozenset)
@@ -100,6 +103,11 @@ def _integer(low: int) -> Callable[[Any], int]:
         return value
 
     return read
+
+
+def _integer_or_none(low: int) -> Callable[[Any], int | None]:
+    read = _integer(low)
+    return lambda value: None if value is None else read(value)
 
 
 def _duration(value: Any) -> timedelta:
@@ -168,6 +176,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "sweep_interval": _duration,
     "durability": _durability,
     "body_timeout": _duration,
+    "splice_from": _integer_or_none(1),
     "trusted_origins": _origins,
     "cors_origins": _origins,
     "base_template": _template,

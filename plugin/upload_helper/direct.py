@@ -1,4 +1,4 @@
-"""Reading a body straight from gunicorn's socket, into one buffer that is used again and again.
+"""Reading a body straight from the server's socket, into a pipe or into one buffer that is used again and again.
 
 gunicorn's own ``wsgi.input`` is right but makes several copies of each block and holds up to three megabytes for each
 connection. What this module touches is not documented, so every piece is looked for, and if anything is not as expected
@@ -12,12 +12,14 @@ import socket
 from inspect import isgenerator
 from typing import TYPE_CHECKING, Any
 
+from .pipes import Pipe, Piped
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 
 class DirectReader:
-    """The rest of the body of one request with a Content-Length."""
+    """The rest of a body from gunicorn, on its plain socket."""
 
     def __init__(self, body: Any, connection: socket.socket, block: int) -> None:
         self._body = body
@@ -28,6 +30,11 @@ class DirectReader:
         self._poll.register(connection, select.POLLIN)
         self._buffer = memoryview(bytearray(min(block, self._left.length)))
         self._take_ahead()
+
+    @property
+    def ahead(self) -> int:
+        """Bytes that gunicorn has read past the header."""
+        return len(self._ahead)
 
     def read(self, size: int) -> bytes | memoryview:
         """Return up to `size` bytes of the body, valid until the next call; none at all when the client is gone."""
@@ -44,6 +51,18 @@ class DirectReader:
             raise
         self._left.length -= count
         return self._buffer[:count]
+
+    def splice(self, pipe: Pipe, size: int) -> Piped:
+        """Return up to `size` bytes of the body in `pipe`; none at all when the client is gone."""
+        try:
+            block = pipe.fill(self._connection.fileno(), min(size, self._left.length))
+        except BlockingIOError:
+            raise
+        except BaseException:
+            self.give_up()
+            raise
+        self._left.length -= len(block)
+        return block
 
     def wait(self, seconds: float) -> bool:
         """Wait so long for bytes, or for the client's end; say whether there is something to read."""

@@ -15,6 +15,7 @@ from werkzeug.datastructures import FileStorage
 
 from .body import BLOCK, Body, FilePart, Form, open_body
 from .config import Config
+from .direct_uwsgi import is_kept
 from .errors import (
     BodyCutError,
     BodyStalledError,
@@ -51,7 +52,8 @@ def read_chunk(request: Request, config: Config, cls: type[C]) -> C:
         return _read_form(request, config, cls)
     if request.mimetype == RAW:
         body = open_raw(request, config, config.max_chunk_size)
-        return cls.streamed(structs.from_text(cls, query(request)), body.blocks(), body.length)
+        fields = query(request)
+        return cls.streamed(structs.from_text(cls, fields), body.blocks_for(fields.get("checksum", "")), body.length)
     raise UnsupportedTypeError(f"Content-Type {shown(request.mimetype)} is none of {', '.join(ENCODINGS)}.")
 
 
@@ -161,8 +163,13 @@ def open_raw(request: Request, config: Config, limit: int) -> Body:
     elif "stream" in request.__dict__:
         # The host has at least looked at the stream, which knows how much of it is left.
         stream = request.stream
-    body = open_body(request.environ, stream, limit=limit, timeout=config.body_timeout.total_seconds())
+    body = open_body(
+        request.environ, stream, limit=limit, timeout=config.body_timeout.total_seconds(),
+        splice_from=config.splice_from,
+    )  # fmt: skip
     request.environ[_BODY] = body
+    if body.splicer is not None and is_kept(request.environ) and has_request_context():
+        after_this_request(partial(_announcing_end, body))
     return body
 
 
@@ -257,6 +264,12 @@ def _read_form(request: Request, config: Config, cls: type[C]) -> C:
 
 def _closing(form: Form, response: Response) -> Response:
     form.close()
+    return response
+
+
+def _announcing_end(body: Body, response: Response) -> Response:
+    if body.was_spliced:
+        response.headers["Connection"] = "close"
     return response
 
 

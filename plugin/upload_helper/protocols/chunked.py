@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from ..errors import InvalidRequestError, shown
+from ..pipes import Block, in_memory
 from ..upload import LARGEST_INTEGER, LONGEST_IDENTIFIER
 from .fields import LARGEST, read_dictionary, write_dictionary
 
@@ -63,7 +64,7 @@ class ChunkRequest:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @classmethod
-    def streamed(cls, members: Mapping[str, Any], blocks: Iterable[bytes | memoryview], length: int | None) -> Self:
+    def streamed(cls, members: Mapping[str, Any], blocks: Iterable[Block], length: int | None) -> Self:
         """Return a request whose content comes in `blocks`, `length` bytes in all or not known yet."""
         from . import structs  # noqa: PLC0415 - clients send no chunks this way, and begin sooner without
 
@@ -85,6 +86,10 @@ class ChunkRequest:
 
         A block is valid only until the next is asked for.
         """
+        return map(in_memory, self.parcels())
+
+    def parcels(self) -> Iterator[Block]:
+        """Yield the content as ``blocks`` does, or in a pipe if that is how it comes."""
         if "content" in self.__dict__:
             yield self.content
         else:

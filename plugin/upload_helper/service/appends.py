@@ -18,6 +18,7 @@ from ..errors import (
     TooLargeError,
     shown,
 )
+from ..pipes import Block
 from ..stores import Appender, Progress
 from ..upload import FALLBACK_NAME, UNKNOWN_SIZE, Record, State, check_extension, check_size, display_name, new_uid
 from .checksum import verified
@@ -48,7 +49,7 @@ class Piece:
 
     offset: int
     """Where the client believes that they begin."""
-    blocks: Iterable[bytes | memoryview]
+    blocks: Iterable[Block]
     """The bytes; each block is valid until the next is asked for."""
     length: int | None
     """How many bytes the blocks have in all, or None while only their end will tell."""

@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Iterable, Iterator
 
 from ..errors import ChecksumMismatchError
+from ..pipes import Block, in_memory
 
 
-def verified(blocks: Iterable[bytes | memoryview], checksum: str, what: str) -> Iterator[bytes | memoryview]:
+def verified(blocks: Iterable[Block], checksum: str, what: str) -> Iterator[Block]:
     """Pass blocks on; behind the last, raise ChecksumMismatchError unless they have the checksum that was declared.
 
     `checksum` is ``<algorithm>:<hex>``, or empty for none; `what` names the blocks in the error.
@@ -18,7 +19,7 @@ def verified(blocks: Iterable[bytes | memoryview], checksum: str, what: str) -> 
         return
     algorithm, _, declared = checksum.partition(":")
     digest = hashlib.new(algorithm, usedforsecurity=False)
-    for block in blocks:
+    for block in map(in_memory, blocks):
         digest.update(block)
         yield block
     if digest.hexdigest() != declared:

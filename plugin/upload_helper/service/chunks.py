@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from ..errors import IncompleteError, InvalidRequestError, NotFoundError, TooLargeError
+from ..pipes import Block
 from ..protocols.chunked import ChunkRequest, StatusRequest, StatusResponse
 from ..upload import (
     LARGEST_INTEGER,
@@ -139,10 +140,10 @@ class ChunkUploads(Uploads):
                 writer.write(block)
             return writer.commit()
 
-    def _limited(self, chunk: ChunkRequest, length: int | None) -> Iterator[bytes | memoryview]:
+    def _limited(self, chunk: ChunkRequest, length: int | None) -> Iterator[Block]:
         """Yield the blocks of a chunk; one that did not tell its length is cut off at the limit."""
         taken = 0
-        for block in chunk.blocks():
+        for block in chunk.parcels():
             taken += len(block)
             if length is None and taken > self.config.max_chunk_size:
                 raise TooLargeError(

@@ -10,6 +10,7 @@ from typing import Self
 
 from ..config import Durability
 from ..errors import Error, FinishedError, LengthMismatchError, OffsetMismatchError, SupersededError, TooLargeError
+from ..pipes import Block
 from ..upload import DATA, UNKNOWN_SIZE, Record, State
 from .base import Progress
 from .files import UploadFolder, copy_some, start_writeback, storage_errors, write_at
@@ -78,7 +79,7 @@ class AppendWriter:
         self._table.close()
         self._folder.close()
 
-    def write(self, block: bytes | memoryview) -> None:
+    def write(self, block: Block) -> None:
         """Append the next bytes."""
         if not block:
             # Nothing came for a while. A client that is gone must not keep a thread of the server.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
 
+from ..pipes import Block
 from ..upload import Record
 
 
@@ -38,7 +39,7 @@ class Writer(Protocol):
 
     def __exit__(self, *exc_info: object) -> None: ...
 
-    def write(self, block: bytes | memoryview) -> None:
+    def write(self, block: Block) -> None:
         """Take the next bytes, which may change after this returns; none, to find out whether to go on.
 
         Raises StorageFullError when the disk is full.
@@ -61,7 +62,7 @@ class Appender(Protocol):
 
     def __exit__(self, *exc_info: object) -> None: ...
 
-    def write(self, block: bytes | memoryview) -> None:
+    def write(self, block: Block) -> None:
         """Append the next bytes, which may change after this returns; none, to find out whether to go on.
 
         Raises TooLargeError for more than the file's size or the owner's quota, StorageFullError when the disk is full.

@@ -14,6 +14,7 @@ from typing import Self
 
 from ..errors import NotFoundError, StorageError, StorageFullError
 from ..moving import sync_directory
+from ..pipes import Block, Piped
 from ..upload import Record
 
 RECORD = "upload.json"
@@ -136,8 +137,11 @@ def refuse_links(*folders: Path) -> None:
             raise StorageError(f"{folder.name} in the storage folder is a link, which it must not be.")
 
 
-def write_at(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+def write_at(descriptor: int, data: Block, offset: int) -> None:
     """Write all of `data` at `offset`; the system may take it in several bites."""
+    if isinstance(data, Piped):
+        data.move(descriptor, offset)
+        return
     done = os.pwrite(descriptor, data, offset)
     if done == len(data):
         return

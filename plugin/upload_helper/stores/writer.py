@@ -9,6 +9,7 @@ from typing import Self
 
 from ..config import Durability
 from ..errors import ChunkConflictError, InvalidRequestError, NotFoundError, SupersededError
+from ..pipes import Block, Piped, in_memory
 from ..upload import DATA, Record, State, infer_chunk_size, slot
 from .files import UploadFolder, copy_range, start_writeback, storage_errors, write_at
 from .table import Chunk, ChunkTable, Entry, Header
@@ -71,7 +72,7 @@ class ChunkWriter:
             self._table.close()
             self._folder.close()
 
-    def write(self, block: bytes | memoryview) -> None:
+    def write(self, block: Block) -> None:
         """Take the next bytes."""
         if not block:
             if self._attempt:
@@ -81,7 +82,7 @@ class ChunkWriter:
             return
         if self._held:
             raise InvalidRequestError(f"Chunk {self._number} is longer than the {self._length} bytes declared.")
-        if not self._written and len(block) == self._length:
+        if not self._written and len(block) == self._length and not isinstance(block, Piped):
             # The whole chunk is in memory: commit claims, writes and acknowledges it under one fence.
             self._held = bytes(block)
             return
@@ -107,14 +108,14 @@ class ChunkWriter:
             self._make_durable(checkpoint)
         return complete
 
-    def _put(self, block: bytes | memoryview) -> None:
+    def _put(self, block: Block) -> None:
         with self._table.fenced() as header:
             room = self._put_fenced(header, block)
         if not room:
             self._move_aside()
             self._put(block)
 
-    def _put_fenced(self, header: Header, block: bytes | memoryview) -> bool:
+    def _put_fenced(self, header: Header, block: Block) -> bool:
         """Write a block; return False if it is longer than the place that the chunk seemed to have."""
         self._claim_or_check(header)
         if self._there is not None:
@@ -197,13 +198,13 @@ class ChunkWriter:
         except FileNotFoundError:
             raise SupersededError("The upload was finished while this chunk was being compared.") from None
 
-    def _compare(self, block: bytes | memoryview) -> None:
+    def _compare(self, block: Block) -> None:
         assert self._there is not None  # noqa: S101
         rest = self._there.length - self._written
         there = os.pread(self._file, len(block), self._offset + self._written)
         if len(block) <= rest and len(there) < len(block):
             raise SupersededError(f"Chunk {self._number} was moved while it was being compared.")
-        if len(block) > rest or there != block:
+        if len(block) > rest or there != in_memory(block):
             raise ChunkConflictError(f"Chunk {self._number} is there already, with other bytes.")
 
     def _acknowledge(self, header: Header) -> tuple[bool, int]:

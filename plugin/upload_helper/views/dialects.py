@@ -33,6 +33,7 @@ from ..intake import (
     open_raw,
     respond,
 )
+from ..pipes import Block
 from ..protocols import filepond, structs
 from ..protocols.chunked import MULTIPART, REQUIRED_FIELDS, ChunkRequest, ChunkResponse, StatusRequest
 from ..protocols.dialects import (
@@ -126,7 +127,7 @@ def _take_raw() -> Response:
     body = open_raw(request, state.config, state.config.max_chunk_size)
     if chunk.length is not None and body.length not in (None, chunk.length):
         raise InvalidRequestError(f"The chunk has {body.length} bytes instead of the {chunk.length} by its fields.")
-    return _take_chunk(dialect, chunk, chunk.file_name, body.blocks(), resuming=RESUMING in fields)
+    return _take_chunk(dialect, chunk, chunk.file_name, body.blocks_for(""), resuming=RESUMING in fields)
 
 
 def _take_form() -> Response:
@@ -187,9 +188,7 @@ def _owner(dialect: Dialect) -> str | None:
     return owner
 
 
-def _take_chunk(
-    dialect: Dialect, chunk: NamedChunk, name: str, blocks: Iterable[bytes | memoryview], *, resuming: bool
-) -> Response:
+def _take_chunk(dialect: Dialect, chunk: NamedChunk, name: str, blocks: Iterable[Block], *, resuming: bool) -> Response:
     state = current_state()
     owner = _owner(dialect)
     if dialect is PLUPLOAD:
@@ -215,7 +214,7 @@ def _require_begun(dialect: Dialect, chunk: NamedChunk, name: str, owner: str | 
         ) from None
 
 
-def _append(dialect: Dialect, chunk: NamedChunk, owner: str | None, blocks: Iterable[bytes | memoryview]) -> Upload:
+def _append(dialect: Dialect, chunk: NamedChunk, owner: str | None, blocks: Iterable[Block]) -> Upload:
     """Append a chunk of plupload, which tells no size and sends one after the other."""
     state = current_state()
     check_count(state.config, state.config.max_file_size, chunk.count)
@@ -277,7 +276,7 @@ def _stored(upload: Upload) -> StoredFile:
     return StoredFile(upload.uploadUid, upload_url(upload.uploadUid))
 
 
-def _at_most(blocks: Iterable[bytes | memoryview], length: int) -> Iterator[bytes | memoryview]:
+def _at_most(blocks: Iterable[Block], length: int) -> Iterator[Block]:
     """Pass a chunk on; raises TooLargeError at the first byte over the limit."""
     taken = 0
     for block in blocks:

@@ -70,7 +70,7 @@ def _append() -> Response:
     body = open_raw(request, state.config, state.config.max_file_size)
     # Kept as a whole or not at all: a chunk of which a part was kept, FilePond would take for sent.
     piece = Piece(
-        patch.offset, body.blocks(), body.length, total_size=patch.length, whole=True, file_name=patch.file_name
+        patch.offset, body.blocks_for(""), body.length, total_size=patch.length, whole=True, file_name=patch.file_name
     )
     try:
         offset = state.service.append(patch.transfer_id, piece, state.owner(), state.allow).offset

@@ -134,7 +134,8 @@ def _create() -> Response:
     new = NewUpload(message.name, message.total_size, metadata=message.metadata, checksum=message.file_checksum)
     position = state.service.begin(new, state.owner(), state.allow)
     if message.whole or message.checksum or body.length != 0:
-        piece = Piece(0, body.blocks(), body.length, complete=message.whole, checksum=message.checksum)
+        blocks = body.blocks_for(message.checksum)
+        piece = Piece(0, blocks, body.length, complete=message.whole, checksum=message.checksum)
         try:
             position = state.service.append(position.upload.uploadUid, piece, None)
         except BaseException:
@@ -148,7 +149,8 @@ def _append(uid: str) -> Response:
     state = current_state()
     message = Append.parse(dict(request.headers))
     body = open_raw(request, state.config, state.config.max_file_size)
-    piece = Piece(message.offset, body.blocks(), body.length, message.total_size, message.complete, message.checksum)
+    blocks = body.blocks_for(message.checksum)
+    piece = Piece(message.offset, blocks, body.length, message.total_size, message.complete, message.checksum)
     try:
         position = state.service.append(uid, piece, state.owner(), state.allow)
     except _GOES_ON as error:

@@ -128,7 +128,7 @@ def _begin(state: AppState, creation: tus.Creation, body: Body) -> Position:
     if not creation.with_upload and creation.length:
         return position
     uid = position.upload.uploadUid
-    blocks = body.blocks() if creation.with_upload else ()
+    blocks = body.blocks_for(creation.checksum) if creation.with_upload else ()
     try:
         # Allowed already; and an empty file is finished by this.
         return _append_piece(state, uid, Piece(0, blocks, body.length, checksum=creation.checksum), owner)
@@ -164,7 +164,7 @@ def _append(uid: str) -> Response:
     state = current_state()
     append = tus.Append.parse(dict(request.headers))
     body = open_raw(request, state.config, state.config.max_file_size)
-    piece = Piece(append.offset, body.blocks(), body.length, append.length, checksum=append.checksum)
+    piece = Piece(append.offset, body.blocks_for(append.checksum), body.length, append.length, checksum=append.checksum)
     position = _append_piece(state, uid, piece, state.owner(), asking=True)
     return _answer(204, tus.Appended(position.offset, _expires(position)))
 

@@ -10,6 +10,7 @@ from flask import Response, request
 from ..body import FilePart
 from ..errors import Error, InvalidRequestError, TooLargeError
 from ..intake import AnyForm, open_raw, respond
+from ..pipes import Block
 from ..protocols import filepond
 from ..protocols.dialects import FINE_UPLOADER, StoredFile, WholeFile, build_answer, is_chunk
 from ..service import Allow, NewUpload, Piece, Position, Upload
@@ -17,7 +18,7 @@ from ..state import current_state
 from . import pages
 from .urls import upload_url
 
-_Incoming = tuple[WholeFile, Iterable[bytes | memoryview]]
+_Incoming = tuple[WholeFile, Iterable[Block]]
 
 
 def take_body(fields: dict[str, str]) -> Response:
@@ -25,7 +26,7 @@ def take_body(fields: dict[str, str]) -> Response:
     config = current_state().config
     body = open_raw(request, config, config.max_file_size)
     return _answer(
-        fields, _store([(WholeFile.parse(fields, length=body.length), body.blocks())], current_state().allow)
+        fields, _store([(WholeFile.parse(fields, length=body.length), body.blocks_for(""))], current_state().allow)
     )
 
 

@@ -1,0 +1,78 @@
+"""Splicing a body straight from uWSGI's socket.
+
+uWSGI offers the connection and says how much of the body was read from it, but not what kind of connection it is, nor
+that we have read from it ourselves. So the options that it was started with decide, and a connection is not used again
+after a body was taken from it: uWSGI closes it, as it does with whatever has not been read.
+"""
+
+from __future__ import annotations
+
+import select
+import sys
+from typing import TYPE_CHECKING, Any
+
+from .pipes import Pipe, Piped
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+_KEEPING = "http11-socket"
+_NOT_AS_SENT = (
+    "https-socket", "suwsgi-socket", "ssl-socket", "fastcgi-socket", "fastcgi-nph-socket", "raw-socket",
+    "shared-socket", "undeferred-shared-socket", "protocol", "socket-protocol", "zeromq", "zmq", "zeromq-socket",
+    "zmq-socket",
+)  # fmt: skip
+_ELSEWHERE = ("post-buffering", "async", "gevent", "ugreen", "greenlet", "asyncio", "tornado", "stackless", "loop")
+
+
+class UwsgiReader:
+    """The rest of a body from uWSGI; ``wsgi.input`` goes on behind whatever was spliced."""
+
+    def __init__(self, stream: Any, ahead: int) -> None:
+        self._stream = stream
+        self._descriptor: int = stream.fileno()
+        self.ahead = ahead
+        """How many bytes uWSGI may have read past the header, at most; no more than the body has."""
+        self._poll = select.poll()
+        self._poll.register(self._descriptor, select.POLLIN)
+
+    def read(self, size: int) -> bytes:
+        """Return `size` bytes of the body, none at all when the client is gone."""
+        block: bytes = self._stream.read(size)
+        self.ahead = max(0, self.ahead - len(block))
+        return block
+
+    def splice(self, pipe: Pipe, size: int) -> Piped:
+        """Return up to `size` bytes of the body in `pipe`; none at all when the client is gone."""
+        return pipe.fill(self._descriptor, size)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long for bytes, or for the client's end; say whether there is something to read."""
+        return bool(self.ahead or self._poll.poll(1000 * seconds))
+
+    def give_up(self) -> None:
+        """Do nothing: a connection with unread bytes is closed."""
+
+
+def uwsgi_reader(stream: Any, length: int) -> UwsgiReader | str:
+    """Return a reader if `stream` is uWSGI's, unread, and what is on its connection is the body as it was sent.
+
+    Otherwise return why not. `length` is the Content-Length.
+    """
+    server: Any = sys.modules.get("uwsgi")
+    if server is None or type(stream).__module__ != "uwsgi":
+        return "the body does not come from uWSGI itself"
+    if not all(hasattr(stream, name) for name in ("tell", "fileno", "read")) or not hasattr(server, "buffer_size"):
+        return "this uWSGI does not tell of its connections"
+    for name in (*_NOT_AS_SENT, *_ELSEWHERE):
+        if name in server.opt:
+            return f"uWSGI was started with {name}"
+    if stream.tell():
+        return "the application has read from the body"
+    return UwsgiReader(stream, min(server.buffer_size, length))
+
+
+def is_kept(environ: WSGIEnvironment) -> bool:
+    """Say whether a client of uWSGI expects its connection to be kept."""
+    server: Any = sys.modules.get("uwsgi")
+    return "uwsgi.version" in environ and server is not None and _KEEPING in server.opt
