@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
-from .direct import DirectReader, PiecewiseReader, direct_reader, piecewise_reader
+from .direct import DirectReader, PiecewiseReader, direct_reader, piecewise_reader, why_not_direct
 from .direct_uwsgi import uwsgi_reader
 from .errors import (
     BodyCutError,
@@ -216,7 +216,7 @@ def open_body(
         stream = direct_reader(environ, stream, length, BLOCK) or stream
     body = Body(stream, length, limit, environ.get("gunicorn.socket"), timeout)
     if length and splice_from is not None and length >= splice_from:
-        body.splicer = _splicer(stream, length)
+        body.splicer = _splicer(environ, stream, length)
     return body
 
 
@@ -237,9 +237,15 @@ def _length(environ: WSGIEnvironment) -> int | None:
     return 0
 
 
-def _splicer(stream: Any, length: int) -> SocketReader | None:
+def _splicer(environ: WSGIEnvironment, stream: Any, length: int) -> SocketReader | None:
     """Return what can bring a body into a pipe, or None; say in the log which it is, and why, the first time."""
-    found: SocketReader | str = stream if isinstance(stream, DirectReader) else uwsgi_reader(stream, length)
+    found: SocketReader | str
+    if isinstance(stream, DirectReader):
+        found = stream
+    elif "uwsgi.version" in environ:
+        found = uwsgi_reader(stream, length)
+    else:
+        found = why_not_direct(environ)
     found = why_not() or found
     if isinstance(found, str):
         _say_once(f"Bodies go through memory: {found}.")

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import select
 import socket
+import ssl
+import sys
 from inspect import isgenerator
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +122,17 @@ def piecewise_reader(stream: Any) -> PiecewiseReader | None:
     buffers = [getattr(found, "buf", None) for found in (stream, left)]
     unread = all(buffer is not None and buffer.tell() == 0 for buffer in buffers)
     return PiecewiseReader(stream) if theirs and known and unread else None
+
+
+def why_not_direct(environ: WSGIEnvironment) -> str:
+    """Return, in words, why there was no direct reader for a body with a Content-Length."""
+    if isinstance(environ.get("gunicorn.socket"), ssl.SSLSocket):
+        return "the connection is encrypted"
+    if not hasattr(sys.modules.get("gunicorn.http.unreader"), "Unreader"):
+        return "the server is neither gunicorn nor uWSGI"
+    if not hasattr(sys.modules["gunicorn.http.unreader"].Unreader, "take_buffered"):
+        return "this gunicorn does not say what it has read ahead; version 27 does"
+    return "the application has read from the body, or gunicorn's worker class has sockets of its own"
 
 
 def direct_reader(environ: WSGIEnvironment, stream: Any, length: int, block: int) -> DirectReader | None:

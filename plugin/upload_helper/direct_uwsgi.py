@@ -57,12 +57,12 @@ class UwsgiReader:
 def uwsgi_reader(stream: Any, length: int) -> UwsgiReader | str:
     """Return a reader if `stream` is uWSGI's, unread, and what is on its connection is the body as it was sent.
 
-    Otherwise return why not. `length` is the Content-Length.
+    Otherwise return why not, in words. `length` is the Content-Length.
     """
     server: Any = sys.modules.get("uwsgi")
-    if server is None or type(stream).__module__ != "uwsgi":
-        return "the body does not come from uWSGI itself"
-    if not all(hasattr(stream, name) for name in ("tell", "fileno", "read")) or not hasattr(server, "buffer_size"):
+    if type(stream).__module__ != "uwsgi":
+        return "the application, or something before it, has taken the body from the server"
+    if not all(hasattr(stream, name) for name in ("tell", "fileno")) or not hasattr(server, "buffer_size"):
         return "this uWSGI does not tell of its connections"
     for name in (*_NOT_AS_SENT, *_ELSEWHERE):
         if name in server.opt:
