@@ -14,8 +14,8 @@ from flask import Flask
 from chunks import send, upload
 from hostile import uploads_in
 from servers import PLUGIN, TESTS
-from upload_helper import __version__
-from upload_helper.cli import main
+from upload_helper import UploadHelper, __version__
+from upload_helper.cli import main, uploads
 
 DATA = random.Random(18).randbytes(3000)
 UNKNOWN = "0" * 32
@@ -34,8 +34,6 @@ def run(host):
 @pytest.fixture(autouse=True)
 def commands(host):
     # As Flask does with the entry point of an installed package.
-    from upload_helper.cli import uploads
-
     host.cli.add_command(uploads)
 
 
@@ -195,3 +193,68 @@ def test_command_of_the_package_tells_its_version_and_help():
 
     assert __version__ in CliRunner().invoke(main, ["--version"]).output
     assert "demo" in CliRunner().invoke(main, ["--help"]).output
+
+
+def findings(output: str) -> dict[str, str]:
+    return dict(line.split(maxsplit=1) for line in output.splitlines())
+
+
+def test_doctor_finds_a_machine_well_and_leaves_nothing(run, folder):
+    result = run("doctor")
+    assert result.exit_code == 0, result.output
+    found = findings(result.output)
+    assert found["authorize"] == "is there"
+    assert found["folder"] == f"{folder} can be written"
+    assert (found["locks"], found["room"], found["splice"]) == ("work", "is reserved", "works")
+    assert found["gunicorn"].startswith("27.")
+    assert found["bodies"] == "spliced from the socket into the file from 1048576 bytes on, under gunicorn 27 or uWSGI"
+    assert os.listdir(folder) == []
+
+
+def test_doctor_names_what_is_broken(folder):
+    app = Flask("open")
+    app.config.update(UPLOAD_HELPER_FOLDER=folder, UPLOAD_HELPER_MIN_FREE_SPACE=1 << 60, UPLOAD_HELPER_SPLICE_FROM=None)
+    UploadHelper(app)
+    app.cli.add_command(uploads)
+    result = app.test_cli_runner().invoke(app.cli, ["uploads", "doctor"])
+    assert result.exit_code == 1
+    found = findings(result.output)
+    assert found["authorize"].startswith("BROKEN  is missing; pass UploadHelper(app, authorize=…)")
+    assert found["identify"].startswith("is missing; users are not told apart")
+    assert "BROKEN" in found["free"]
+    assert "UPLOAD_HELPER_MIN_FREE_SPACE" in found["free"]
+    assert found["bodies"] == "through memory: UPLOAD_HELPER_SPLICE_FROM is None"
+
+
+def test_doctor_says_when_the_folder_can_not_be_used(make_host, tmp_path):
+    (tmp_path / "file").touch()
+    app = make_host(folder=tmp_path / "file" / "uploads")
+    app.cli.add_command(uploads)
+    result = app.test_cli_runner().invoke(app.cli, ["uploads", "doctor"])
+    assert result.exit_code == 1
+    assert findings(result.output)["folder"].startswith(f"BROKEN  {tmp_path}/file/uploads: Not a directory; let the")
+
+
+@pytest.mark.parametrize(
+    ("locked", "said"),
+    [
+        (lambda *_: None, "BROKEN  do not keep anybody out; put UPLOAD_HELPER_FOLDER on a file system with flock(2)"),
+        (lambda *_: os.listdir("/nowhere"), "BROKEN  do not work: No such file or directory; put UPLOAD_HELPER_FOLDER"),
+    ],
+)
+def test_doctor_tries_the_locks(run, monkeypatch, locked, said):
+    # A file system without them, which no test machine has.
+    monkeypatch.setattr("upload_helper.cli.doctor.fcntl.flock", locked)
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert findings(result.output)["locks"].startswith(said)
+
+
+def test_start_is_logged_with_the_way_that_bodies_go(make_host, caplog):
+    caplog.set_level("INFO", "upload_helper")
+    make_host(splice_from=5)
+    make_host(splice_from=None)
+    assert caplog.messages == [
+        "Bodies go spliced from the socket into the file from 5 bytes on, under gunicorn 27 or uWSGI.",
+        "Bodies go through memory: UPLOAD_HELPER_SPLICE_FROM is None.",
+    ]

@@ -44,6 +44,7 @@ def test_every_setting_is_in_one_of_these_tables():
         *COLLECTIONS,
         "folder",
         "durability",
+        "splice_from",
         "base_template",
         "accel_redirect",
     }
@@ -197,3 +198,11 @@ def test_helper_of_one_application_works_without_a_context(make_host):
 def test_application_without_a_helper_says_so():
     with Flask("bare").app_context(), pytest.raises(RuntimeError, match=r"UploadHelper\(app\)"):
         uh.current_helper.get_upload("x")
+
+
+def test_splicing_can_be_switched_off():
+    assert read(splice_from=None).splice_from is None
+    assert read(splice_from=1).splice_from == 1
+    for value in (0, -1, True, "1", 1.5):
+        with pytest.raises(ValueError, match=r"UPLOAD_HELPER_SPLICE_FROM = .* an integer of at least 1"):
+            read(splice_from=value)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from upload_helper import body, pipes
+from upload_helper import pipes, splicing
 from upload_helper.body import Body, open_body
 from upload_helper.errors import BodyCutError, BodyStalledError
 from upload_helper.pipes import Pipe, in_memory
@@ -20,7 +20,7 @@ from upload_helper.pipes import Pipe, in_memory
 @pytest.fixture(autouse=True)
 def nothing_refused(monkeypatch):
     monkeypatch.setattr(pipes, "_refused", [])
-    monkeypatch.setattr(body, "_said", set())
+    monkeypatch.setattr(splicing, "_said", set())
 
 
 @pytest.fixture

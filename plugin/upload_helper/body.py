@@ -6,20 +6,18 @@ error when the client vanishes (PEP 3333 leaves it open), so whoever reads to th
 
 from __future__ import annotations
 
-import logging
 import socket
 import tempfile
 from collections.abc import Container, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
-from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
-from .direct import DirectReader, PiecewiseReader, direct_reader, piecewise_reader, why_not_direct
-from .direct_uwsgi import uwsgi_reader
+from .direct import DirectReader, PiecewiseReader, direct_reader, piecewise_reader
 from .errors import (
     BodyCutError,
     BodyStalledError,
@@ -29,12 +27,12 @@ from .errors import (
     UnsupportedTypeError,
     shown,
 )
-from .pipes import Block, Pipe, Piped, why_not
+from .pipes import Block, Pipe
+from .splicing import SocketReader, find_splicer
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-log = logging.getLogger("upload_helper")
 
 # Larger blocks gain nothing measurable.
 BLOCK = 256 << 10
@@ -42,41 +40,12 @@ _PULSE_SECONDS = 1
 _SPOOL_IN_MEMORY = 1 << 20
 # A form around one chunk has a dozen short fields.
 _MOST_PARTS = 100
-_said: set[str] = set()
 # What the decoder may gather while it looks for the end of a header or a boundary.
 _MOST_BUFFERED = 4 * BLOCK
 _LONGEST_FIELD = 16 << 10
 
 
 B = TypeVar("B", bound=Block)
-
-
-class SocketReader(Protocol):
-    """The rest of the body of one request with a Content-Length."""
-
-    @property
-    def ahead(self) -> int:
-        """How many bytes at least the server has read past the header, or may have: they are not on the socket."""
-        ...
-
-    def read(self, size: int) -> bytes | memoryview:
-        """Return up to `size` bytes of the body, valid until the next call; none at all when the client is gone."""
-        ...
-
-    def splice(self, pipe: Pipe, size: int) -> Piped:
-        """Return up to `size` bytes of the body in `pipe`; none at all when the client is gone.
-
-        Called when nothing is ahead. Raises BlockingIOError when nothing has come.
-        """
-        ...
-
-    def wait(self, seconds: float) -> bool:
-        """Wait so long for bytes, or for the client's end; say whether there is something to read."""
-        ...
-
-    def give_up(self) -> None:
-        """Have the connection closed, for where the next request begins is not known any more."""
-        ...
 
 
 @dataclass
@@ -216,7 +185,7 @@ def open_body(
         stream = direct_reader(environ, stream, length, BLOCK) or stream
     body = Body(stream, length, limit, environ.get("gunicorn.socket"), timeout)
     if length and splice_from is not None and length >= splice_from:
-        body.splicer = _splicer(environ, stream, length)
+        body.splicer = find_splicer(environ, stream, length)
     return body
 
 
@@ -235,29 +204,6 @@ def _length(environ: WSGIEnvironment) -> int | None:
     if "HTTP_TRANSFER_ENCODING" in environ:
         raise LengthRequiredError("The body has no Content-Length, which this server needs.")
     return 0
-
-
-def _splicer(environ: WSGIEnvironment, stream: Any, length: int) -> SocketReader | None:
-    """Return what can bring a body into a pipe, or None; say in the log which it is, and why, the first time."""
-    found: SocketReader | str
-    if isinstance(stream, DirectReader):
-        found = stream
-    elif "uwsgi.version" in environ:
-        found = uwsgi_reader(stream, length)
-    else:
-        found = why_not_direct(environ)
-    found = why_not() or found
-    if isinstance(found, str):
-        _say_once(f"Bodies go through memory: {found}.")
-        return None
-    _say_once("Bodies are spliced from the socket into the file.")
-    return found
-
-
-def _say_once(text: str) -> None:
-    if text not in _said:
-        _said.add(text)
-        log.info(text)
 
 
 @dataclass

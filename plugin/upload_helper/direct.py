@@ -128,11 +128,16 @@ def why_not_direct(environ: WSGIEnvironment) -> str:
     """Return, in words, why there was no direct reader for a body with a Content-Length."""
     if isinstance(environ.get("gunicorn.socket"), ssl.SSLSocket):
         return "the connection is encrypted"
-    if not hasattr(sys.modules.get("gunicorn.http.unreader"), "Unreader"):
+    if "gunicorn.http.unreader" not in sys.modules:
         return "the server is neither gunicorn nor uWSGI"
-    if not hasattr(sys.modules["gunicorn.http.unreader"].Unreader, "take_buffered"):
-        return "this gunicorn does not say what it has read ahead; version 27 does"
-    return "the application has read from the body, or gunicorn's worker class has sockets of its own"
+    return why_not_gunicorn() or "the application has read from it, or gunicorn's worker has sockets of another kind"
+
+
+def why_not_gunicorn() -> str:
+    """Return, in words, why there can be no direct reader under the gunicorn that is running, or nothing."""
+    unreader = getattr(sys.modules.get("gunicorn.http.unreader"), "Unreader", None)
+    missing = not hasattr(unreader, "take_buffered") or not hasattr(unreader, "unread")
+    return "this gunicorn does not tell what it has read ahead, as version 27 does" if missing else ""
 
 
 def direct_reader(environ: WSGIEnvironment, stream: Any, length: int, block: int) -> DirectReader | None:

@@ -59,17 +59,21 @@ def uwsgi_reader(stream: Any, length: int) -> UwsgiReader | str:
 
     Otherwise return why not, in words. `length` is the Content-Length.
     """
-    server: Any = sys.modules.get("uwsgi")
-    if type(stream).__module__ != "uwsgi":
-        return "the application, or something before it, has taken the body from the server"
-    if not all(hasattr(stream, name) for name in ("tell", "fileno")) or not hasattr(server, "buffer_size"):
-        return "this uWSGI does not tell of its connections"
-    for name in (*_NOT_AS_SENT, *_ELSEWHERE):
-        if name in server.opt:
-            return f"uWSGI was started with {name}"
-    if stream.tell():
+    why_not = why_not_uwsgi()
+    if why_not:
+        return why_not
+    # A wrapper of the host may pass everything on but what is read.
+    if type(stream).__module__ != "uwsgi" or stream.tell():
         return "the application has read from the body"
-    return UwsgiReader(stream, min(server.buffer_size, length))
+    return UwsgiReader(stream, min(sys.modules["uwsgi"].buffer_size, length))
+
+
+def why_not_uwsgi() -> str:
+    """Return, in words, why no body can be spliced under the uWSGI that is running, or nothing."""
+    server: Any = sys.modules["uwsgi"]
+    if not all(hasattr(server, name) for name in ("opt", "buffer_size")):
+        return "this uWSGI does not tell its options"
+    return next((f"uWSGI was started with {name}" for name in (*_NOT_AS_SENT, *_ELSEWHERE) if name in server.opt), "")
 
 
 def is_kept(environ: WSGIEnvironment) -> bool:

@@ -19,6 +19,7 @@ from .intake import blocks_of, read_chunk
 from .jobs import Jobs
 from .protocols.chunked import ChunkRequest, ChunkResponse, StatusRequest, StatusResponse
 from .service import Event, Upload, UploadService, log
+from .splicing import expected_way
 from .state import KEY, AppState, Authorize, Identify, Language, current_state
 from .stores import LocalStore
 from .views import answer_error, make_blueprint, take_from_form
@@ -88,6 +89,7 @@ class UploadHelper:
             )
         config = Config.from_mapping(app.config, folder=Path(app.instance_path) / "uploads")
 
+        log.info("Bodies go %s.", expected_way(config.splice_from))
         application = weakref.ref(app)
         jobs = self._make_jobs(app, config)
 

@@ -8,11 +8,10 @@ from flask.cli import AppGroup
 from ..errors import Error, NotFoundError
 from ..protocols.chunked import StatusRequest, StatusResponse
 from ..service import UploadService
-from ..state import current_state
+from ..state import AppState, current_state
 from ..upload import UNKNOWN_SIZE
-from .text import local_time, printable
-
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+from .doctor import examine
+from .text import local_time, printable, size_text
 
 uploads = AppGroup("uploads", help="Look after the uploads of this application.")
 
@@ -75,9 +74,26 @@ def sweep() -> None:
     click.echo(f"{count} upload{'' if count == 1 else 's'} deleted")
 
 
+@uploads.command()
+def doctor() -> None:
+    """Try what uploads need: folder, locks, room, and the way that bodies go; exit with 1 if something is broken."""
+    broken = False
+    for finding in examine(_state()):
+        mark = "BROKEN  " if finding.broken else ""
+        advice = f"; {finding.advice}" if finding.advice else ""
+        click.echo(f"{finding.name:10} {mark}{finding.text}{advice}")
+        broken = broken or finding.broken
+    if broken:
+        raise SystemExit(1)
+
+
 def _service() -> UploadService:
+    return _state().service
+
+
+def _state() -> AppState:
     try:
-        return current_state().service
+        return current_state()
     except RuntimeError as error:
         raise click.ClickException(str(error)) from None
 
@@ -103,17 +119,11 @@ def _missing(status: StatusResponse) -> str:
     return f"{status.totalSize - status.receivedBytes} bytes" if known else "unknown"
 
 
+def _size(count: int) -> str:
+    return "unknown" if count == UNKNOWN_SIZE else size_text(count)
+
+
 def _share(status: StatusResponse) -> str:
     if status.totalSize == UNKNOWN_SIZE:
         return "?"
     return str(100 * status.receivedBytes // status.totalSize if status.totalSize else 100)
-
-
-def _size(count: float) -> str:
-    if count == UNKNOWN_SIZE:
-        return "unknown"
-    unit = 0
-    while count >= 1024 and unit < len(_UNITS) - 1:
-        count /= 1024
-        unit += 1
-    return f"{count:.1f} {_UNITS[unit]}" if unit else f"{count:.0f} B"

@@ -154,13 +154,20 @@ def write_at(descriptor: int, data: Block, offset: int) -> None:
 
 def reserve(descriptor: int, size: int) -> None:
     """Give the file its size and, where the file system can, the room for it."""
-    if size and _fallocate is not None:
-        if _fallocate(descriptor, 0, ctypes.c_int64(0), ctypes.c_int64(size)) == 0:
-            return
-        code = ctypes.get_errno()
-        if code not in (errno.EOPNOTSUPP, errno.ENOSYS):
-            raise OSError(code, os.strerror(code))
-    os.ftruncate(descriptor, size)
+    if not size or not can_reserve(descriptor, size):
+        os.ftruncate(descriptor, size)
+
+
+def can_reserve(descriptor: int, size: int) -> bool:
+    """Give the file its size and the room for it, or return False where the file system can't; raises OSError."""
+    if _fallocate is None:
+        return False
+    if _fallocate(descriptor, 0, ctypes.c_int64(0), ctypes.c_int64(size)) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code not in (errno.EOPNOTSUPP, errno.ENOSYS):
+        raise OSError(code, os.strerror(code))
+    return False
 
 
 def start_writeback(descriptor: int, offset: int, length: int) -> None:
