@@ -275,7 +275,7 @@ class TestLooking:
     def test_a_wrong_file_is_found_out_after_a_crash(self, host, peer, monkeypatch):
         url = peer.create(Repr_Digest=digest(b"hello")).location
 
-        def die(uid):
+        def die(uid, **_):
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -512,6 +512,20 @@ class TestDigests:
     def test_of_another_file_in_one_request(self, peer, folder):
         problem(peer.create(b"hello", "?1", Repr_Digest=digest(b"other")), 422, "checksum_mismatch")
         assert uids(folder) == []
+
+    def test_file_that_came_in_one_request_is_not_read_again(self, peer, client, monkeypatch):
+        read = []
+        monkeypatch.setattr(
+            "upload_helper.stores.finishing.hashlib.file_digest", lambda *_: read.append(1) or hashlib.md5()
+        )
+        url = peer.create(b"hello", "?1", Repr_Digest=digest(b"hello")).location
+        assert client.get(f"{url}/status").json["checksum"] == f"sha256:{hashlib.sha256(b'hello').hexdigest()}"
+        assert read == []
+        # One that came in two has not passed by anybody as a whole.
+        url = peer.create(b"he", Repr_Digest=digest(b"hello")).location
+        problem(peer.append(url, 2, b"llo", "?1"), 422, "checksum_mismatch")
+        problem(peer.create(b"hello", "?1", Repr_Digest=digest(b"other")), 422, "checksum_mismatch")
+        assert read == [1, 1]
 
     def test_unknown_ones_are_ignored(self, peer):
         assert peer.create(b"x", "?1", Content_Digest="md5=:AAAA:", Repr_Digest="unixsum=5").status_code == 201

@@ -21,7 +21,7 @@ from ..errors import (
 from ..pipes import Block
 from ..stores import Appender, Progress
 from ..upload import FALLBACK_NAME, UNKNOWN_SIZE, Record, State, check_extension, check_size, display_name, new_uid
-from .checksum import verified
+from .checksum import Witness, verified
 from .upload import Upload
 from .uploads import Allow, Uploads
 
@@ -140,11 +140,11 @@ class AppendUploads(Uploads):
         if declared is not record:
             declared = self._store.declare(declared, piece.offset, complete=piece.complete)
         try:
-            progress = self._write_piece(declared, piece)
+            progress, seen = self._write_piece(declared, piece)
         except FinishedError:
             # Its last byte came right now, or the process died before it was said to be finished.
             return self._append_to_finished(self._finish(uid), piece)
-        return self._settled(declared, progress)
+        return self._settled(declared, progress, verified=seen)
 
     def concatenate(
         self, new: NewUpload, uids: Sequence[str], owner: str | None, allow: Allow | None = None
@@ -236,17 +236,21 @@ class AppendUploads(Uploads):
             raise TooLargeError(f"The file has its {record.total_size} bytes already.")
         return self._position(record, Progress(record.total_size, [], None, complete=True))
 
-    def _write_piece(self, record: Record, piece: Piece) -> Progress:
+    def _write_piece(self, record: Record, piece: Piece) -> tuple[Progress, bool]:
+        """Append bytes; return where the upload stands, and whether they are all of a file and have its checksum."""
         hold = piece.whole or bool(piece.checksum)
+        blocks = verified(piece.blocks, piece.checksum, "The body")
+        whole = piece.complete or piece.length == record.total_size
+        witness = Witness(record.checksum) if record.checksum and piece.offset == 0 and whole else None
         with self._store.appender(record, piece.offset, hold=hold, complete=piece.complete) as appender:
-            for block in verified(piece.blocks, piece.checksum, "The body"):
+            for block in blocks if witness is None else witness.watch(blocks):
                 appender.write(block)
-            return appender.commit()
+            return appender.commit(), witness is not None and witness.agrees()
 
-    def _settled(self, record: Record, progress: Progress) -> Position:
-        """Finish what is complete, and return where it stands."""
+    def _settled(self, record: Record, progress: Progress, *, verified: bool = False) -> Position:
+        """Finish what is complete, and return where it stands; `verified`: the checksum of it all was found right."""
         if progress.complete and record.state is State.OPEN:
-            record = self._finish(record.uid)
+            record = self._finish(record.uid, verified=verified)
         return self._position(record, progress)
 
     def _position(self, record: Record, progress: Progress) -> Position:

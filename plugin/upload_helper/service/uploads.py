@@ -140,10 +140,10 @@ class Uploads:
             self._sweep_by_the_way()
         return record, created
 
-    def _finish(self, uid: str) -> Record:
+    def _finish(self, uid: str, *, verified: bool = False) -> Record:
         if self._prepare is not None:
             self._prepare(uid)
-        record, by_us = self._store.finish(uid)
+        record, by_us = self._store.finish(uid, verified=verified)
         if by_us:
             log.info("upload %s finished: %d bytes", uid, record.total_size)
             self._report("finished", record)

@@ -138,9 +138,10 @@ class Store(Protocol):
         """Count what is there; `roughly` takes no time, may count too much after a crash, and names nothing missing."""
         ...
 
-    def finish(self, uid: str) -> tuple[Record, bool]:
+    def finish(self, uid: str, *, verified: bool = False) -> tuple[Record, bool]:
         """Make the file whole, verified and safe; return its record, and True for the one caller that did it.
 
+        `verified` says that the caller has seen all of its bytes pass by, with the checksum that was declared.
         Raises IncompleteError while something is missing, and ChecksumMismatchError when the whole file is not what
         was declared; then all of it is missing again.
         """

@@ -175,7 +175,7 @@ class LocalStore:
                 table.recount(header)
                 return Progress(header.received_bytes, table.missing(), header.chunk_size or None)
 
-    def finish(self, uid: str) -> tuple[Record, bool]:
+    def finish(self, uid: str, *, verified: bool = False) -> tuple[Record, bool]:
         """Make the file whole, verified and safe."""
         record = self.read(uid)
         if record.state is State.FINISHED:
@@ -185,7 +185,7 @@ class LocalStore:
             if record.state is State.FINISHED:
                 return record, False
             with ChunkTable(folder, record.chunk_count) as table:
-                finished = make_whole(folder, record, table, durable=self._durable)
+                finished = make_whole(folder, record, table, durable=self._durable, verified=verified)
             self._tidy(folder, record, finished)
         return finished, True
 

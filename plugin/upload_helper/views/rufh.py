@@ -134,7 +134,7 @@ def _create() -> Response:
     new = NewUpload(message.name, message.total_size, metadata=message.metadata, checksum=message.file_checksum)
     position = state.service.begin(new, state.owner(), state.allow)
     if message.whole or message.checksum or body.length != 0:
-        blocks = body.blocks_for(message.checksum)
+        blocks = body.blocks_for(message.checksum or message.file_checksum)
         piece = Piece(0, blocks, body.length, complete=message.whole, checksum=message.checksum)
         try:
             position = state.service.append(position.upload.uploadUid, piece, None)
