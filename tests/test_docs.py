@@ -212,7 +212,9 @@ def test_default_in_the_table_is_that_of_the_code(field):
     kinds = {timedelta: "duration", frozenset: "list of str", int: "int", str: "str"}
     actual = getattr(read, field.name)
     assert kind.split(",")[0] == next(name for type_, name in kinds.items() if isinstance(actual, type_))
-    assert ("bytes" in kind) == (isinstance(actual, int) and field.name.split("_")[-1] in ("size", "bytes", "space", "from"))
+    assert ("bytes" in kind) == (
+        isinstance(actual, int) and field.name.split("_")[-1] in ("size", "bytes", "space", "from")
+    )
 
 
 def default_folder() -> Path:

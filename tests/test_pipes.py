@@ -193,3 +193,12 @@ class Socket:
         return next(self.ready, True)
 
     def give_up(self) -> None: ...
+
+
+def test_disk_that_takes_nothing_is_an_error(pair, pipe, file, monkeypatch):
+    # What no test machine has: a file system that neither writes nor says why. The fence must not be held for ever.
+    pair[1].sendall(b"abcdef")
+    block = pipe.fill(pair[0].fileno(), 6)
+    monkeypatch.setattr(pipes, "_splice", lambda *_, **__: 0)
+    with pytest.raises(OSError, match="Input/output error"):
+        block.move(file, 0)

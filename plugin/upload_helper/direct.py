@@ -30,7 +30,8 @@ class DirectReader:
         self._ahead = b""
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
-        self._buffer = memoryview(bytearray(min(block, self._left.length)))
+        self._block = block
+        self._buffer: memoryview | None = None
         self._take_ahead()
 
     @property
@@ -46,6 +47,9 @@ class DirectReader:
         if not self._left.length:
             # To receive 0 bytes means to receive as many as there is room for.
             return b""
+        if self._buffer is None:
+            # Not before: most small bodies came with their header, and large ones go through a pipe.
+            self._buffer = memoryview(bytearray(min(self._block, self._left.length)))
         try:
             count = self._connection.recv_into(self._buffer, min(size, self._left.length))
         except BaseException:

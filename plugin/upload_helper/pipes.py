@@ -47,6 +47,8 @@ class Piped:
         try:
             while self._left:
                 done = _splice(self._descriptor, file, self._left, offset_dst=offset)
+                if not done:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
                 self._left -= done
                 offset += done
         except OSError as error:
