@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
+import select
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,7 +160,7 @@ def test_silence_is_noticed_and_ends_the_body(pair):
 
 def test_socket_that_was_said_to_be_ready_and_is_not_is_waited_for(pair):
     reader = Socket(pair[0])
-    reader.ready = iter([True, False, True])
+    reader.ready = iter([True, False, False, True])
     pair[0].setblocking(False)
     blocks = Body(None, 3, 3, splicer=reader).blocks_for("")
     assert next(blocks) == b""
@@ -172,6 +174,35 @@ def test_machine_without_splice_says_so(monkeypatch, caplog):
     caplog.set_level("INFO", "upload_helper")
     assert open_body({"CONTENT_LENGTH": "5"}, None, limit=9, timeout=1, splice_from=1).splicer is None
     assert caplog.messages == ["Bodies go through memory: this system, or the Python on it, has no splice."]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EPERM, errno.EINVAL])
+def test_system_that_splices_no_sockets_is_believed_the_first_time(pair, monkeypatch, code):
+    def refuse(*arguments: Any, **more: Any) -> int:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(pipes, "_splice", refuse)
+    pair[1].sendall(b"abcdef")
+    with pair[0].makefile("rb") as stream:
+        body = Body(stream, 6, 6, splicer=Socket(pair[0]))
+        assert list(body.blocks_for("")) == [b"abcdef"]
+    assert pipes.why_not() == f"the system splices no sockets ({os.strerror(code)})"
+
+
+def test_urgent_byte_does_not_keep_anybody_busy():
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        socket.create_connection(listening.getsockname()) as theirs,
+    ):
+        ours, _ = listening.accept()
+        with ours:
+            ours.setblocking(False)
+            theirs.sendall(b"ab")
+            theirs.send(b"!", socket.MSG_OOB)
+            theirs.sendall(b"cd")
+            theirs.shutdown(socket.SHUT_WR)
+            blocks = Body(None, 4, 4, splicer=Polled(ours)).blocks_for("")
+            assert b"".join(in_memory(block) for block in blocks) == b"abcd"
 
 
 class Socket:
@@ -202,3 +233,10 @@ def test_disk_that_takes_nothing_is_an_error(pair, pipe, file, monkeypatch):
     monkeypatch.setattr(pipes, "_splice", lambda *_, **__: 0)
     with pytest.raises(OSError, match="Input/output error"):
         block.move(file, 0)
+
+
+class Polled(Socket):
+    """A reader that finds out itself whether there is something to read."""
+
+    def wait(self, seconds: float) -> bool:
+        return bool(select.select([self._connection], [], [], seconds)[0])

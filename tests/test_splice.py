@@ -151,6 +151,18 @@ def test_body_that_comes_in_small_pieces_is_whole(server, wire):
     assert ask(server, head("GET", f"/uploads/{json.loads(body)['uploadUid']}", {}, None))[2] == data
 
 
+def test_urgent_byte_in_the_middle_is_stepped_over(server, wire):
+    uid = begin(server)
+    wire.send(chunk_head(1, uid), PARTS[1][:100_000])
+    wait_until(lambda: (server.folder / uid / "data").read_bytes()[SIZE : SIZE + 100_000] == PARTS[1][:100_000])
+    # It is not of the stream (tcp(7)), and splice goes no further than to it.
+    wire.socket.send(b"!", socket.MSG_OOB)
+    wire.send(PARTS[1][100_000:])
+    status, headers, body = wire.answer()
+    assert (status, headers["x-spliced"]) == (200, "True"), body
+    finish(server, uid, 2)
+
+
 def appends(url: str) -> dict[str, tuple[str, str, dict[str, str]]]:
     kind = {"Content-Type": "application/octet-stream"}
     partial = {"Content-Type": "application/partial-upload", "Upload-Draft-Interop-Version": "8"}

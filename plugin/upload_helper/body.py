@@ -27,7 +27,7 @@ from .errors import (
     UnsupportedTypeError,
     shown,
 )
-from .pipes import Block, Pipe
+from .pipes import Block, Pipe, why_not
 from .splicing import SocketReader, find_splicer
 
 if TYPE_CHECKING:
@@ -138,12 +138,10 @@ class Body:
             return
         self.was_spliced = True
         try:
-            while self.length is not None and self.taken < self.length:
+            while self.length is not None and self.taken < self.length and not why_not():
                 yield from self._pulses(reader)
-                rest = self.length - self.taken
-                try:
-                    block: Block = reader.read(min(reader.ahead, rest)) if reader.ahead else reader.splice(pipe, rest)
-                except BlockingIOError:
+                block = _next_block(reader, pipe, self.length - self.taken)
+                if block is None:
                     continue
                 if not block:
                     raise BodyCutError(f"The body ended after {self.taken} of {self.length} bytes.")
@@ -151,6 +149,9 @@ class Body:
                 yield block
         finally:
             pipe.close()
+        if self.taken < (self.length or 0):
+            # Found out on the way that it does not go here.
+            yield from self._blocks()
 
     def _pulses(self, reader: SocketReader) -> Iterator[bytes]:
         """Yield nothing once a second while the client is silent, so that whoever stores the body can give up."""
@@ -160,6 +161,21 @@ class Body:
             if self.timeout and silent >= self.timeout:
                 raise TimeoutError
             yield b""
+
+
+def _next_block(reader: SocketReader, pipe: Pipe, rest: int) -> Block | None:
+    """Return up to `rest` bytes, none at all when the client is gone; None if there is nothing yet after all."""
+    if reader.ahead:
+        return reader.read(min(reader.ahead, rest))
+    try:
+        block = reader.splice(pipe, rest)
+        if block:
+            return block
+    except BlockingIOError:
+        if why_not() or not reader.wait(0):
+            return None
+    # At a byte that was sent as urgent, splice stops as if there were nothing more, but reading goes on behind it.
+    return reader.read(1)
 
 
 def open_body(

@@ -17,6 +17,8 @@ _SMALLEST = 64 << 10
 _splice: Callable[..., int] | None = getattr(os, "splice", None)
 _F_SETPIPE_SZ: int = getattr(fcntl, "F_SETPIPE_SZ", 0)
 _NONBLOCK = getattr(os, "SPLICE_F_NONBLOCK", 2)
+# A sandbox that knows no splice, or lets nobody call it.
+_NO_SPLICE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 _refused: list[str] = []
 
 
@@ -88,12 +90,21 @@ class Pipe:
     def fill(self, source: int, most: int) -> Piped:
         """Take up to `most` bytes that have come on a socket; none at all when the other side has ended.
 
-        Raises BlockingIOError when nothing is there, and OSError when the connection is broken.
+        Stops as well at a byte that was sent as urgent, which only reading steps over (tcp(7)). Raises BlockingIOError
+        when nothing is there, or where the system splices no sockets, which ``why_not`` says from then on; and OSError
+        when the connection is broken.
         """
         assert _splice is not None  # noqa: S101
         # Whoever has passed the block before over must not find it at the head of this one.
         bytes(self._block)
-        self._block = Piped(self._read, _splice(source, self._write, most, flags=_NONBLOCK))
+        try:
+            count = _splice(source, self._write, most, flags=_NONBLOCK)
+        except OSError as error:
+            if error.errno not in _NO_SPLICE:
+                raise
+            _refused.append(f"the system splices no sockets ({error.strerror})")
+            raise BlockingIOError(*error.args) from error
+        self._block = Piped(self._read, count)
         return self._block
 
     def close(self) -> None:
