@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import subprocess
@@ -200,6 +201,10 @@ def findings(output: str) -> dict[str, str]:
 
 
 def test_doctor_finds_a_machine_well_and_leaves_nothing(run, folder):
+    found = findings(run("doctor").output)
+    assert found["folder"] == f"{folder} will be made by the first upload, in {folder.parent}"
+    assert not folder.exists()
+    folder.mkdir()
     result = run("doctor")
     assert result.exit_code == 0, result.output
     found = findings(result.output)
@@ -232,7 +237,34 @@ def test_doctor_says_when_the_folder_can_not_be_used(make_host, tmp_path):
     app.cli.add_command(uploads)
     result = app.test_cli_runner().invoke(app.cli, ["uploads", "doctor"])
     assert result.exit_code == 1
-    assert findings(result.output)["folder"].startswith(f"BROKEN  {tmp_path}/file/uploads: Not a directory; let the")
+    assert findings(result.output)["folder"].startswith(f"BROKEN  {tmp_path}/file: Not a directory; run this")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+def test_doctor_tells_whose_folder_it_is(run, folder):
+    folder.mkdir()
+    os.chown(folder, 12345, -1)
+    said = findings(run("doctor").output)["folder"]
+    assert said == f"{folder} belongs to user 12345; this ran as 0: run it as the server's user"
+
+
+def test_doctor_looks_into_the_folders_of_the_store(run, folder, monkeypatch):
+    (folder / ".locks").mkdir(parents=True)
+    monkeypatch.setattr(os, "access", lambda path, mode: os.path.basename(path) != ".locks")
+    result = run("doctor")
+    assert result.exit_code == 1
+    said = f"BROKEN  {folder}/.locks can't be written; give it to user {os.geteuid()}"
+    assert findings(result.output)["folder"] == said
+
+
+def test_doctor_of_a_full_disk_says_to_make_room(run, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("upload_helper.cli.doctor.can_reserve", full)
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert result.output.splitlines()[-5].endswith("No space left on device; make room")
 
 
 @pytest.mark.parametrize(

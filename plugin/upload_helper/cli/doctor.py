@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -34,21 +35,41 @@ class Finding:
 
 
 def examine(state: AppState) -> Iterator[Finding]:
-    """Yield what there is to say of an application; makes the storage folder, and leaves nothing in it."""
+    """Yield what there is to say of an application; leaves everything as it was."""
     yield _asked("authorize", state.authorize, "pass UploadHelper(app, authorize=…); until then all is refused", True)
     yield _asked("identify", state.identify, "users are not told apart; pass identify=… unless that is meant", False)
-    folder = state.config.folder
+    folder = _nearest(state.config.folder)
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".doctor-", dir=folder) as place:
-            yield Finding("folder", f"{folder} can be written")
+            yield _examine_folder(state.config.folder, folder)
             yield from _examine_disk(state, Path(place))
     except OSError as error:
-        yield Finding("folder", f"{folder}: {error.strerror}", "let the server's user write there", broken=True)
+        advice = {errno.ENOSPC: "make room", errno.EDQUOT: "make room"}.get(
+            error.errno or 0, "run this as the server's user, and let that user write there"
+        )
+        yield Finding("folder", f"{folder}: {error.strerror}", advice, broken=True)
     yield Finding("durability", str(state.config.durability))
     yield Finding("gunicorn", _installed("gunicorn"))
     yield Finding("uWSGI", _installed("uwsgi", "pyuwsgi"))
     yield Finding("bodies", expected_way(state.config.splice_from))
+
+
+def _nearest(folder: Path) -> Path:
+    """Return the folder, or what is above it and there: it must be made by the server's user and nobody else."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def _examine_folder(folder: Path, nearest: Path) -> Finding:
+    if nearest != folder:
+        return Finding("folder", f"{folder} will be made by the first upload, in {nearest}")
+    owner, us = folder.stat().st_uid, os.geteuid()
+    if owner != us:
+        # Root may write everywhere, which says nothing of the server.
+        return Finding("folder", f"{folder} belongs to user {owner}", f"this ran as {us}: run it as the server's user")
+    shut = [path for path in folder.glob(".*") if path.is_dir() and not os.access(path, os.W_OK | os.X_OK)]
+    if shut:
+        return Finding("folder", f"{shut[0]} can't be written", f"give it to user {us}", broken=True)
+    return Finding("folder", f"{folder} can be written")
 
 
 def _examine_disk(state: AppState, place: Path) -> Iterator[Finding]:
@@ -88,8 +109,12 @@ def _try_splice(file: int) -> Finding:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(_SAMPLE)
-        pipe.fill(ours.fileno(), len(_SAMPLE)).move(file, 0)
-    pipe.close()
+        try:
+            pipe.fill(ours.fileno(), len(_SAMPLE)).move(file, 0)
+        except BlockingIOError:
+            return Finding("splice", why_not())
+        finally:
+            pipe.close()
     right = os.pread(file, len(_SAMPLE) + 1, 0) == _SAMPLE
     if not right:
         return Finding("splice", "stores other bytes", "set UPLOAD_HELPER_SPLICE_FROM = None", broken=True)
