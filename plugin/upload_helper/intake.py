@@ -46,15 +46,16 @@ KNOWN_FIELDS = TEXT_FIELDS | dialects.FIELDS
 
 def read_chunk(request: Request, config: Config, cls: type[C]) -> C:
     """Return the chunk that a request carries, as a `cls`; raw bodies and forms are left on the wire."""
-    if request.mimetype in structs.STRUCT_TYPES:
+    kind = request.mimetype
+    if kind in structs.STRUCT_TYPES:
         return structs.load(cls, read_struct(request, config, largest_struct(config), MOST_ITEMS))
-    if request.mimetype == MULTIPART:
+    if kind == MULTIPART:
         return _read_form(request, config, cls)
-    if request.mimetype == RAW:
+    if kind == RAW:
         body = open_raw(request, config, config.max_chunk_size)
         fields = query(request)
         return cls.streamed(structs.from_text(cls, fields), body.blocks_for(fields.get("checksum", "")), body.length)
-    raise UnsupportedTypeError(f"Content-Type {shown(request.mimetype)} is none of {', '.join(ENCODINGS)}.")
+    raise UnsupportedTypeError(f"Content-Type {shown(kind)} is none of {', '.join(ENCODINGS)}.")
 
 
 def largest_struct(config: Config) -> int:
@@ -98,7 +99,7 @@ def known_fields(values: Mapping[str, Any]) -> dict[str, str]:
 
 def respond(request: Request, value: Any, status: int = 200, *, otherwise: str = structs.JSON) -> Response:
     """Return `value`, a dataclass or mapping, as msgpack or JSON: as Accept begins, or else as `otherwise` says."""
-    accept = request.headers.get("Accept", "").lower()
+    accept = request.environ.get("HTTP_ACCEPT", "").lower()
     wanted = next((kind for kind in structs.STRUCT_TYPES if accept.startswith(kind)), otherwise)
     kind = wanted if wanted in structs.STRUCT_TYPES else structs.JSON
     return Response(structs.encode(value, kind), status, mimetype=kind)
@@ -138,12 +139,14 @@ def check_same_site(request: Request, config: Config) -> None:
     Programs send neither header. A custom header is proof as well: a page can't set one across sites unless the
     server agreed beforehand.
     """
-    if request.headers.get("Sec-Fetch-Site") in ("same-origin", "none") or "X-Upload-Helper" in request.headers:
+    site, origin = request.environ.get("HTTP_SEC_FETCH_SITE"), request.environ.get("HTTP_ORIGIN")
+    if not site and not origin:
         return
-    origin = request.headers.get("Origin")
+    if site in ("same-origin", "none") or "X-Upload-Helper" in request.headers:
+        return
     if origin in config.trusted_origins | config.cors_origins:
         return
-    if request.headers.get("Sec-Fetch-Site") or (origin and origin.partition("://")[2] != request.host):
+    if site or (origin and origin.partition("://")[2] != request.host):
         raise ForbiddenError(
             f"The request comes from a page of another site, {shown(origin)}.",
             remedy="Send it from a page of this site or with a header X-Upload-Helper: 1; the operator can name further"
@@ -287,8 +290,8 @@ def _single(values: Mapping[str, Any], names: Iterable[str] | None = None) -> di
     """
     single: dict[str, str] = {}
     for name in values if names is None else values.keys() & set(names):
-        found = set(values.getlist(name))  # type: ignore[attr-defined]
-        if len(found) > 1:
+        first, *others = values.getlist(name)  # type: ignore[attr-defined]
+        if others and {*others} != {first}:
             raise InvalidRequestError(f"The field {shown(name)} is there twice, with different values.")
-        single[name] = found.pop()
+        single[name] = first
     return single

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
-from flask import current_app, has_request_context
+from flask import Request, current_app, has_request_context, request
 
 from .config import Config
 from .errors import ForbiddenError
@@ -84,6 +84,11 @@ class AppState:
             raise TypeError(f"authorize returned {allowed!r}; return True or False.")
         if not allowed:
             raise ForbiddenError(f"You may not do this: {operation}.")
+
+
+def current_request() -> Request:
+    """Return the request itself: to look at it through Flask's stand-in takes ten times as long."""
+    return request._get_current_object()  # type: ignore[attr-defined, no-any-return]
 
 
 def current_state() -> AppState:

@@ -66,8 +66,7 @@ def encode(value: Any, mimetype: str) -> bytes:
     if mimetype == MSGPACK:
         packed: bytes = msgpack.packb(value, default=_plain)
         return packed
-    text = json.dumps(value, default=_plain_json, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.encode()
+    return _JSON.encode(value).encode()
 
 
 def from_text(cls: type, texts: Mapping[str, str]) -> dict[str, Any]:
@@ -319,3 +318,6 @@ def _plain_json(value: Any) -> Any:
     if isinstance(value, bytes):
         return binascii.b2a_base64(value, newline=False).decode()
     return _plain(value)
+
+
+_JSON = json.JSONEncoder(default=_plain_json, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

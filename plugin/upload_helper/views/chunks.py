@@ -9,7 +9,7 @@ from ..errors import MethodNotAllowedError
 from ..intake import read_chunk, respond
 from ..protocols.chunked import ChunkRequest, ChunkResponse
 from ..protocols.tus import PARTIAL
-from ..state import current_state
+from ..state import current_request, current_state
 from . import files, pages, rufh
 
 # Whatever the protocol: PUT a file by its name, PATCH and DELETE for FilePond, POST on an upload for tus.
@@ -37,10 +37,10 @@ def handle(method: str, uid: str | None) -> Response:
 
 def send_chunk() -> Response:
     """Take one chunk."""
-    state = current_state()
-    chunk = read_chunk(request, state.config, ChunkRequest)
+    state, asked = current_state(), current_request()
+    chunk = read_chunk(asked, state.config, ChunkRequest)
     upload = state.service.receive(chunk, state.owner(), state.allow)
-    return respond(request, ChunkResponse(upload.uploadUid))
+    return respond(asked, ChunkResponse(upload.uploadUid))
 
 
 def look(uid: str) -> Response:
