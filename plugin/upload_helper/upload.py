@@ -115,8 +115,10 @@ def display_name(raw: str) -> str:
     # Composing takes quadratic time in a run of marks, so what is far too long is refused before.
     if len(name) > 4 * LONGEST_NAME:
         raise InvalidRequestError(f"fileName has {len(name)} characters; {LONGEST_NAME} bytes in UTF-8 are allowed.")
-    name = "".join(c for c in _BIDI.sub("", name) if unicodedata.category(c) not in ("Cc", "Zl", "Zp"))
-    name = unicodedata.normalize("NFC", name).strip(" ").rstrip(". ")
+    if not (name.isascii() and name.isprintable()):
+        name = "".join(c for c in _BIDI.sub("", name) if unicodedata.category(c) not in ("Cc", "Zl", "Zp"))
+        name = unicodedata.normalize("NFC", name)
+    name = name.strip(" ").rstrip(". ")
     try:
         size = len(name.encode())
     except UnicodeEncodeError:

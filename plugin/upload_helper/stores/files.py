@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
@@ -21,6 +22,8 @@ RECORD = "upload.json"
 TABLE = "chunks"
 
 _RECORD_BLOCK = 1 << 14
+# How many records a process keeps that it has parsed; they can't be stale, as they are found by all that was read.
+_RECORDS = 128
 _COPY_STEP = 1 << 20
 _NO_COPY = (errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.EPERM)
 _SYNC_FILE_RANGE_WRITE = 2
@@ -31,12 +34,14 @@ _fallocate = getattr(_libc, "fallocate64", None) or getattr(_libc, "fallocate", 
 _sync_file_range = getattr(_libc, "sync_file_range", None)
 
 
-@contextmanager
-def storage_errors() -> Iterator[None]:
-    """Turn the system's errors about the storage folder into ours."""
-    try:
-        yield
-    except OSError as error:
+class storage_errors:  # noqa: N801 - a context manager, as those of contextlib
+    """Turns the system's errors about the storage folder into ours."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if not isinstance(error, OSError):
+            return
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StorageFullError(f"The disk has no room: {error.strerror}.") from error
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
@@ -48,9 +53,9 @@ def storage_errors() -> Iterator[None]:
 class UploadFolder:
     """The open directory of one upload. Files are opened relative to it, and links are followed nowhere."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | Path) -> None:
         """Open the directory; raises NotFoundError if there is none."""
-        self.path = path
+        self._path = path
         try:
             self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -61,6 +66,11 @@ class UploadFolder:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    @property
+    def path(self) -> Path:
+        """Where the directory is."""
+        return Path(self._path)
 
     def close(self) -> None:
         """Close the directory; files opened through it stay open."""
@@ -86,12 +96,15 @@ class UploadFolder:
     def read_record(self) -> Record:
         """Read the record. One that can't be read, after a power cut say, counts as no upload."""
         try:
-            with self.opened(RECORD, os.O_RDONLY) as descriptor:
+            descriptor = self.open(RECORD, os.O_RDONLY)
+            try:
                 raw = part = os.read(descriptor, _RECORD_BLOCK)
                 while len(part) == _RECORD_BLOCK:
                     part = os.read(descriptor, _RECORD_BLOCK)
                     raw += part
-            return Record.from_json(json.loads(raw))
+            finally:
+                os.close(descriptor)
+            return _parsed(raw)
         except (FileNotFoundError, ValueError, TypeError, AttributeError) as error:
             raise NotFoundError from error
 
@@ -128,6 +141,12 @@ class UploadFolder:
             with suppress(FileNotFoundError):
                 latest = max(latest, os.stat(name, dir_fd=self.descriptor, follow_symlinks=False).st_mtime)
         return latest
+
+
+@lru_cache(_RECORDS)
+def _parsed(raw: bytes) -> Record:
+    """Return the record that stands in these bytes, for many requests on one upload read the same."""
+    return Record.from_json(json.loads(raw))
 
 
 def refuse_links(*folders: Path) -> None:

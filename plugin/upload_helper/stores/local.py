@@ -96,7 +96,7 @@ class LocalStore:
     def writer(self, record: Record, number: int, length: int | None) -> ChunkWriter:
         """Return a writer for one chunk."""
         with storage_errors():
-            folder = UploadFolder(self._root / record.uid)
+            folder = UploadFolder(f"{self._root}/{record.uid}")
             try:
                 return ChunkWriter(folder, record, number, length, self._config.durability)
             except BaseException:
@@ -106,7 +106,7 @@ class LocalStore:
     def appender(self, record: Record, offset: int, *, hold: bool, complete: bool | None) -> AppendWriter:
         """Return what appends to an upload."""
         with storage_errors():
-            folder = UploadFolder(self._root / record.uid)
+            folder = UploadFolder(f"{self._root}/{record.uid}")
             try:
                 return AppendWriter(
                     folder, record, offset, hold=hold, complete=complete, durability=self._config.durability,
@@ -291,7 +291,7 @@ class LocalStore:
     def _folder(self, uid: str) -> Iterator[UploadFolder]:
         if not is_uid(uid):
             raise NotFoundError
-        with storage_errors(), UploadFolder(self._root / uid) as folder:
+        with storage_errors(), UploadFolder(f"{self._root}/{uid}") as folder:
             yield folder
 
     def _extend(self, uid: str, needed: int) -> int:

@@ -157,11 +157,9 @@ class ChunkTable:
         """Force the table to the disk."""
         os.fdatasync(self._descriptor)
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> fence:
         """Hold the upload's fence without a look at the header, which after a power cut writes to it."""
-        with fence(self._descriptor):
-            yield
+        return fence(self._descriptor)
 
     @contextmanager
     def fenced(self) -> Iterator[Header]:
