@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import os
@@ -375,6 +376,62 @@ def test_older_writer_that_gives_up_does_not_take_the_newer_one_with_it(make_sto
     second.commit()
     second.__exit__()
     assert complete(store, upload, [BIG[:200_000], BIG[200_000:500_000], BIG[500_000:]]) == BIG
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Call with the bytes that find no room from then on; only their first half is written."""
+    real = os.pwrite
+
+    def fill(content: bytes) -> None:
+        def write(descriptor: int, block: bytes, offset: int) -> int:
+            if bytes(block) == content:
+                real(descriptor, block[: len(block) // 2], offset)
+                raise OSError(errno.ENOSPC, "full")
+            return real(descriptor, block, offset)
+
+        monkeypatch.setattr(os, "pwrite", write)
+
+    return fill
+
+
+def test_chunk_in_one_block_ends_an_older_writer_also_where_it_finds_no_room(make_store, full_disk):
+    store = make_store()
+    upload, _ = store.create(record(DATA, len(PARTS)))
+    older = open_writer(store, upload, 0, len(PARTS[0]), PARTS[0][:-1])
+    full_disk(b"x" * len(PARTS[0]))
+    with pytest.raises(StorageFullError):
+        put(store, upload, 0, b"x" * len(PARTS[0]))
+    with pytest.raises(SupersededError):
+        older.write(PARTS[0][-1:])
+    older.__exit__()
+    assert complete(store, upload, PARTS) == DATA
+
+
+def test_chunk_in_one_block_that_finds_no_room_leaves_a_newer_writer_alone(make_store, full_disk):
+    store = make_store()
+    upload, _ = store.create(record(DATA, len(PARTS)))
+    older = open_writer(store, upload, 0, len(PARTS[0]), b"x" * len(PARTS[0]))
+    full_disk(b"x" * len(PARTS[0]))
+    with pytest.raises(StorageFullError):
+        older.commit()
+    newer = open_writer(store, upload, 0, len(PARTS[0]), PARTS[0][:-1])
+    older.__exit__()
+    newer.write(PARTS[0][-1:])
+    newer.commit()
+    newer.__exit__()
+    assert complete(store, upload, PARTS) == DATA
+
+
+def test_chunk_in_one_block_gives_back_the_room_that_it_took_aside(make_store, folder, full_disk):
+    store = make_store()
+    upload, _ = store.create(record(DATA, len(PARTS)))
+    put(store, upload, 0, PARTS[0])
+    full_disk(b"x" * 500)
+    with pytest.raises(StorageFullError):
+        put(store, upload, 1, b"x" * 500)
+    assert (folder / upload.uid / "side-1").stat().st_size == 0
+    assert complete(store, upload, PARTS) == DATA
 
 
 def test_wrong_bytes_of_one_chunk_never_reach_its_neighbours(make_store):

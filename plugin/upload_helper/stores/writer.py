@@ -44,6 +44,7 @@ class ChunkWriter:
         self._durability = durability
         self._table = ChunkTable(folder, record.chunk_count, finished=record.state is State.FINISHED)
         self._attempt = 0
+        self._claimed = False
         self._written = 0
         self._held = b""
         self._file = -1
@@ -98,8 +99,8 @@ class ChunkWriter:
             if self._length is None:
                 self._settle()
             if self._durability is Durability.CHUNK:
-                self._put(self._held)
-                self._held = b""
+                held, self._held = self._held, b""
+                self._put(held)
                 self._sync_bytes()
             with self._table.fenced() as header:
                 self._put_fenced(header, self._held)
@@ -150,7 +151,10 @@ class ChunkWriter:
             raise ChunkConflictError(f"The upload is finished, and chunk {self._number} can't be compared any more.")
         self._choose_place(header)
         self._attempt = entry.attempt + 1
-        self._table.write_entry(self._number, Entry(Chunk.CLAIMED, self._side, self._attempt))
+        if not self._held or self._side or entry.state != Chunk.MISSING:
+            # What is done before the fence is given up needs no claim, unless it ends another's or takes room aside.
+            self._table.write_entry(self._number, Entry(Chunk.CLAIMED, self._side, self._attempt))
+            self._claimed = True
         if entry.attempt:
             self._forget_aside()
 
@@ -208,8 +212,10 @@ class ChunkWriter:
             raise ChunkConflictError(f"Chunk {self._number} is there already, with other bytes.")
 
     def _acknowledge(self, header: Header) -> tuple[bool, int]:
-        """Count the chunk; return whether nothing is missing, and the sequence number to make durable, or 0."""
-        self._claim_or_check(header)
+        """Count the chunk; return whether nothing is missing, and the sequence number to make durable, or 0.
+
+        Called under the fence under which its last bytes were put, so the claim still holds.
+        """
         if self._there is None:
             entry = Entry(Chunk.CLAIMED, self._side, self._attempt, self._written)
             if self._too_many(header):
@@ -219,7 +225,7 @@ class ChunkWriter:
                 )
             checkpoint = self._due(header)
             self._table.receive(header, self._number, entry)
-            self._attempt = 0
+            self._claimed = False
         elif self._written != self._there.length:
             raise ChunkConflictError(f"Chunk {self._number} is there already, with more bytes.")
         else:
@@ -313,7 +319,7 @@ class ChunkWriter:
 
     def _discard(self) -> None:
         """Give up the claim if it still is ours, and the room of a file aside."""
-        if not self._attempt:
+        if not self._claimed:
             return
         # An upload that is gone has nothing to give up, and a claim that stays on a sick disk keeps nobody out.
         with suppress(NotFoundError, OSError), self._table.fenced():
