@@ -61,9 +61,10 @@ class AppendWriter:
             with storage_errors(), self._table.fenced() as header:
                 self._claim(header)
                 self._file = self._folder.open(DATA, os.O_RDWR)
-                # The caller may have read it before another request declared the size.
-                self._record = self._folder.read_record()
-                self._reserved = self._record.quota_size
+                if self._record.total_size == UNKNOWN_SIZE:
+                    # The caller may have read it before another request declared the size.
+                    self._record = self._folder.read_record()
+                    self._reserved = self._record.quota_size
         except BaseException:
             self.__exit__()
             raise

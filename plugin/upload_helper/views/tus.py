@@ -28,7 +28,7 @@ from ..protocols import tus
 from ..protocols.chunked import MULTIPART
 from ..protocols.metadata import file_name
 from ..service import NewUpload, Piece, Position
-from ..state import AppState, current_state
+from ..state import AppState, current_request, current_state
 from ..upload import UNKNOWN_SIZE
 from . import files
 from .urls import uid_of, upload_url
@@ -64,7 +64,8 @@ def handle(method: str, uid: str | None) -> Response:
     if method == "OPTIONS":
         return _answer(204, tus.Abilities(max_size=current_state().config.max_file_size))
     # Whatever is asked, it is not done for a client of another version.
-    tus.Question.parse(dict(request.headers))
+    version = request.headers.get("Tus-Resumable")
+    tus.Question.parse({} if version is None else {"Tus-Resumable": version})
     if uid is None:
         answer = _ON_COLLECTION.get(method)
         if answer is not None:
@@ -161,9 +162,9 @@ def _uids(urls: Iterable[str]) -> list[str]:
 
 
 def _append(uid: str) -> Response:
-    state = current_state()
-    append = tus.Append.parse(dict(request.headers))
-    body = open_raw(request, state.config, state.config.max_file_size)
+    state, asked = current_state(), current_request()
+    append = tus.Append.parse(dict(asked.headers))
+    body = open_raw(asked, state.config, state.config.max_file_size)
     piece = Piece(append.offset, body.blocks_for(append.checksum), body.length, append.length, checksum=append.checksum)
     position = _append_piece(state, uid, piece, state.owner(), asking=True)
     return _answer(204, tus.Appended(position.offset, _expires(position)))
