@@ -190,7 +190,7 @@ def open_body(
     # A server may take "gzip, chunked" and hand on what is compressed still (RFC 9112, section 6.1).
     for name, known in (("Content-Encoding", ("", "identity")), ("Transfer-Encoding", ("", "identity", "chunked"))):
         coding = environ.get(f"HTTP_{name.upper().replace('-', '_')}", "")
-        if any(part.strip(" \t").lower() not in known for part in coding.split(",")):
+        if coding and any(part.strip(" \t").lower() not in known for part in coding.split(",")):
             raise UnsupportedTypeError(f"{name} {shown(coding)} is not understood; send the bytes as they are.")
     length = _length(environ)
     if length is not None and length > limit:
