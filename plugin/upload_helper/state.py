@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from flask import Request, current_app, has_request_context, request
 
@@ -94,6 +94,7 @@ def current_request() -> Request:
 def current_state() -> AppState:
     """Return the state of the current application; raises RuntimeError if it has none."""
     try:
-        return cast("AppState", current_app.extensions[KEY])
+        state: AppState = current_app.extensions[KEY]
+        return state
     except KeyError:
         raise RuntimeError("This application has no UploadHelper. Call UploadHelper(app) or init_app(app).") from None

@@ -42,25 +42,27 @@ class ChunkUploads(Uploads):
         if chunk.uploadUid:
             record = self._owned(chunk.uploadUid, owner)
             check_chunk(record, name, chunk.totalSize, chunk.chunkCount, chunk.chunkNumber)
+            upload = self._upload(record)
             if allow:
-                allow("write", self._upload(record))
+                allow("write", upload)
         else:
             record = self._new_record(chunk, name, owner)
             if allow:
                 allow("create", self._upload(record))
             record, created = self._create(record)
+            upload = self._upload(record)
             if allow and not created:
-                allow("write", self._upload(record))
+                allow("write", upload)
         try:
             if self._write(record, chunk, length) and record.state is State.OPEN:
                 with suppress(IncompleteError):
-                    record = self._finish(record.uid)
+                    upload = self._upload(self._finish(record.uid))
         except BaseException:
             if created and not record.identifier:
                 # The client has not learned the uid, so nobody could ever go on with this upload.
                 self._discard(record.uid)
             raise
-        return self._upload(record)
+        return upload
 
     def find(self, query: StatusRequest, owner: str | None) -> Upload:
         """Return the upload that a status request is about; raises NotFoundError if there is none."""
