@@ -94,7 +94,8 @@ def current_request() -> Request:
 def current_state() -> AppState:
     """Return the state of the current application; raises RuntimeError if it has none."""
     try:
-        state: AppState = current_app.extensions[KEY]
+        # The application itself, as with the request.
+        state: AppState = current_app._get_current_object().extensions[KEY]  # type: ignore[attr-defined]
         return state
     except KeyError:
         raise RuntimeError("This application has no UploadHelper. Call UploadHelper(app) or init_app(app).") from None

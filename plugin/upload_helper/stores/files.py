@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
-from ..errors import NotFoundError, StorageError, StorageFullError
+from ..errors import Error, NotFoundError, StorageError, StorageFullError
 from ..moving import sync_directory
 from ..pipes import Block, Piped
 from ..upload import Record
@@ -40,32 +40,42 @@ class storage_errors:  # noqa: N801 - a context manager, as those of contextlib
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if not isinstance(error, OSError):
-            return
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise StorageFullError(f"The disk has no room: {error.strerror}.") from error
-        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+        if isinstance(error, OSError):
             # The path stays in the log, by way of the cause; a client has no business with it.
-            raise StorageError("A link or a strange file stands in the storage folder where none may be.") from error
-        raise StorageError(f"The storage folder could not be used: {error.strerror}.") from error
+            raise _ours(error) from error
+
+
+def _ours(error: OSError) -> Error:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StorageFullError(f"The disk has no room: {error.strerror}.")
+    if error.errno in (errno.ELOOP, errno.ENOTDIR):
+        return StorageError("A link or a strange file stands in the storage folder where none may be.")
+    return StorageError(f"The storage folder could not be used: {error.strerror}.")
 
 
 class UploadFolder:
-    """The open directory of one upload. Files are opened relative to it, and links are followed nowhere."""
+    """The open directory of one upload. Files are opened relative to it, and links are followed nowhere.
+
+    As a context manager, it turns the system's errors into ours, as ``storage_errors`` does.
+    """
 
     def __init__(self, path: str | Path) -> None:
-        """Open the directory; raises NotFoundError if there is none."""
+        """Open the directory; raises NotFoundError if there is none, or StorageError."""
         self._path = path
         try:
             self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             raise NotFoundError from None
+        except OSError as error:
+            raise _ours(error) from error
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self.close()
+        if isinstance(error, OSError):
+            raise _ours(error) from error
 
     @property
     def path(self) -> Path:

@@ -287,12 +287,10 @@ class LocalStore:
                         for uid in (uid for uid, state in states.items() if state is State.OPEN):
                             self._tidy_finished(uid)
 
-    @contextmanager
-    def _folder(self, uid: str) -> Iterator[UploadFolder]:
+    def _folder(self, uid: str) -> UploadFolder:
         if not is_uid(uid):
             raise NotFoundError
-        with storage_errors(), UploadFolder(f"{self._root}/{uid}") as folder:
-            yield folder
+        return UploadFolder(f"{self._root}/{uid}")
 
     def _extend(self, uid: str, needed: int) -> int:
         """Reserve room for an upload of unknown size up to the offset `needed` at least; return up to where it goes."""
