@@ -42,6 +42,8 @@ def served() -> Flask:
     def tell(response: Response) -> Response:
         body = request.environ.get("upload_helper.body")
         response.headers["X-Spliced"] = str(body is not None and body.was_spliced)
+        if "late" in request.args:
+            response.headers["X-Left"] = str(len(request.environ["wsgi.input"].read()))
         return response
 
     @app.before_request
@@ -332,6 +334,14 @@ def test_body_that_the_host_has_looked_into_is_not_taken_from_the_socket(server)
         status, headers, _ = wire.answer()
         assert status in (0, 400)
         assert headers.get("x-spliced", "False") == "False"
+
+
+def test_host_that_reads_behind_us_gets_nothing_of_the_next_request(server, wire):
+    uid = begin(server)
+    wire.send(chunk_head(1, uid, late=1), PARTS[1], bytes(SIZE))
+    status, headers, _ = wire.answer()
+    assert (status, headers["x-spliced"], headers["x-left"]) == (200, "True", "0")
+    finish(server, uid, 2)
 
 
 def test_encrypted_connection_is_read_as_before(tmp_path):

@@ -7,6 +7,7 @@ after a body was taken from it: uWSGI closes it, as it does with whatever has no
 
 from __future__ import annotations
 
+import io
 import select
 import sys
 from typing import TYPE_CHECKING, Any
@@ -26,9 +27,10 @@ _ELSEWHERE = ("post-buffering", "async", "gevent", "ugreen", "greenlet", "asynci
 
 
 class UwsgiReader:
-    """The rest of a body from uWSGI; ``wsgi.input`` goes on behind whatever was spliced."""
+    """The rest of a body from uWSGI; `stream` goes on behind whatever was spliced."""
 
-    def __init__(self, stream: Any, ahead: int) -> None:
+    def __init__(self, environ: WSGIEnvironment, stream: Any, ahead: int) -> None:
+        self._environ = environ
         self._stream = stream
         self._descriptor: int = stream.fileno()
         self.ahead = ahead
@@ -44,6 +46,8 @@ class UwsgiReader:
 
     def splice(self, pipe: Pipe, size: int) -> Piped:
         """Return up to `size` bytes of the body in `pipe`; none at all when the client is gone."""
+        # uWSGI would read as many bytes once more for the host, and take them from the next request.
+        self._environ["wsgi.input"] = io.BytesIO()
         return pipe.fill(self._descriptor, size)
 
     def wait(self, seconds: float) -> bool:
@@ -54,7 +58,7 @@ class UwsgiReader:
         """Do nothing: a connection with unread bytes is closed."""
 
 
-def uwsgi_reader(stream: Any, length: int) -> UwsgiReader | str:
+def uwsgi_reader(environ: WSGIEnvironment, stream: Any, length: int) -> UwsgiReader | str:
     """Return a reader if `stream` is uWSGI's, unread, and what is on its connection is the body as it was sent.
 
     Otherwise return why not, in words. `length` is the Content-Length.
@@ -65,7 +69,7 @@ def uwsgi_reader(stream: Any, length: int) -> UwsgiReader | str:
     # A wrapper of the host may pass everything on but what is read.
     if type(stream).__module__ != "uwsgi" or stream.tell():
         return "the application has read from the body"
-    return UwsgiReader(stream, min(sys.modules["uwsgi"].buffer_size, length))
+    return UwsgiReader(environ, stream, min(sys.modules["uwsgi"].buffer_size, length))
 
 
 def why_not_uwsgi() -> str:

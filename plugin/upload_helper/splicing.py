@@ -52,7 +52,7 @@ def find_splicer(environ: WSGIEnvironment, stream: Any, length: int) -> SocketRe
     if isinstance(stream, DirectReader):
         found = stream
     elif "uwsgi.version" in environ:
-        found = direct_uwsgi.uwsgi_reader(stream, length)
+        found = direct_uwsgi.uwsgi_reader(environ, stream, length)
     else:
         found = why_not_direct(environ)
     found = pipes.why_not() or found
