@@ -109,6 +109,21 @@ def test_pipes_are_closed(pair):
     assert whole.was_spliced
 
 
+def test_block_of_a_closed_pipe_does_not_read_from_who_has_its_number_now(pair):
+    pair[1].sendall(b"abcdef")
+    pipe = Pipe.make()
+    block = pipe.fill(pair[0].fileno(), 6)
+    pipe.close()
+    others = os.pipe()
+    os.write(others[1], b"secret")
+    try:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            bytes(block)
+    finally:
+        os.close(others[0])
+        os.close(others[1])
+
+
 def test_without_a_pipe_bytes_go_through_memory(pair, monkeypatch):
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     pair[1].sendall(b"abcdef")

@@ -40,6 +40,10 @@ class Piped:
             self._left -= len(part)
         return b"".join(parts)
 
+    def forget(self) -> None:
+        """Be of no use any more: by then the descriptor's number may stand for somebody else's connection."""
+        self._descriptor = -1
+
     def move(self, file: int, offset: int) -> None:
         """Write all of it to an open file at `offset`.
 
@@ -109,6 +113,7 @@ class Pipe:
 
     def close(self) -> None:
         """Throw the pipe away with what is in it."""
+        self._block.forget()
         os.close(self._read)
         os.close(self._write)
 
