@@ -165,6 +165,20 @@ def test_urgent_byte_in_the_middle_is_stepped_over(server, wire):
     finish(server, uid, 2)
 
 
+def test_body_that_the_server_has_read_as_a_whole_does_not_end_the_connection(server, wire):
+    for identifier in ("first", "second"):
+        values = {**fields(DATA[:50], 50, 0), "identifier": identifier}
+        wire.send(head("POST", f"/uploads?{urlencode(values)}", {"Content-Type": "application/octet-stream"}, 50))
+        wire.send(DATA[:50])
+        status, headers, body = wire.answer()
+        if server.kind == "http11-socket":
+            assert headers.get("connection") is None
+        assert status == 200, body
+        assert (server.folder / json.loads(body)["uploadUid"] / "data").read_bytes() == DATA[:50]
+        if server.kind in ("sync", "http-socket"):
+            break
+
+
 def appends(url: str) -> dict[str, tuple[str, str, dict[str, str]]]:
     kind = {"Content-Type": "application/octet-stream"}
     partial = {"Content-Type": "application/partial-upload", "Upload-Draft-Interop-Version": "8"}

@@ -27,7 +27,7 @@ from .errors import (
     UnsupportedTypeError,
     shown,
 )
-from .pipes import Block, Pipe, why_not
+from .pipes import Block, Pipe, Piped, why_not
 from .splicing import SocketReader, find_splicer
 
 if TYPE_CHECKING:
@@ -136,7 +136,6 @@ class Body:
         if pipe is None:
             yield from self._blocks()
             return
-        self.was_spliced = True
         try:
             while self.length is not None and self.taken < self.length and not why_not():
                 yield from self._pulses(reader)
@@ -146,6 +145,7 @@ class Body:
                 if not block:
                     raise BodyCutError(f"The body ended after {self.taken} of {self.length} bytes.")
                 self.taken += len(block)
+                self.was_spliced = self.was_spliced or isinstance(block, Piped)
                 yield block
         finally:
             pipe.close()
