@@ -329,6 +329,17 @@ def test_chunked_coding_is_read_as_before(server, wire):
         finish(server, json.loads(body)["uploadUid"], 1, 2)
 
 
+def test_length_beside_a_coding_is_refused_or_passed_over(server, wire):
+    # RFC 9112, section 6.3: whoever trusts the length would store the coding's framing as a part of the file.
+    content = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in split(PARTS[0], 100_000)) + b"0\r\n\r\n"
+    wire.send(chunk_head(0, headers={"Transfer-Encoding": "chunked"}, length=len(content)), content)
+    with suppress(ConnectionResetError):
+        status, headers, body = wire.answer()
+        assert status in (0, 400) or headers["x-spliced"] == "False"
+        if status == 200:
+            finish(server, json.loads(body)["uploadUid"], 1, 2)
+
+
 def test_client_that_expects_100_continue_is_told_to(server, wire):
     wire.send(chunk_head(0, headers={"Expect": "100-continue"}))
     # uWSGI does not tell, and clients send the body after a while (RFC 9110, section 10.1.1).

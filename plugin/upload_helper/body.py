@@ -209,6 +209,10 @@ def _length(environ: WSGIEnvironment) -> int | None:
     """Return the declared length of a body, or None where the server will say when it ends."""
     declared = environ.get("CONTENT_LENGTH", "")
     if declared:
+        if "HTTP_TRANSFER_ENCODING" in environ and not environ.get("wsgi.input_terminated"):
+            # The coding goes before the length (RFC 9112, section 6.3), and a server that has not undone it would hand
+            # us its framing as part of the file.
+            raise InvalidRequestError("The body has both a Content-Length and a Transfer-Encoding; send one of them.")
         if not (declared.isascii() and declared.isdecimal()):
             raise InvalidRequestError(f"Content-Length {shown(declared)} is not a number of bytes.")
         # Python refuses to read a number of thousands of digits, and any that is too large is as good as another.
