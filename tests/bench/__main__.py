@@ -8,16 +8,22 @@ import json
 import random
 import shutil
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from . import browser, machine, scale, shapes, transfers
-from .peers import Nginx, Ours, Peer, Tus, install_node_packages
+from .names import GIB, MIB
+from .ours import Gunicorn, PortableGunicorn, PortableUwsgi, Uwsgi
+from .peers import Nginx, Peer, ResumableUpload, Tus, TusPyServer, install_node_packages
 from .report import Report
-from .rows import Row
-from .shapes import GIB, MIB, Bench
+from .shapes import Bench
+from .tables import Table
 
 BUILD = Path(__file__).parents[2] / "build"
-SERVERS: list[type[Peer]] = [Ours, Nginx, Tus]
+SERVERS: list[type[Peer]] = [
+    Gunicorn, PortableGunicorn, Uwsgi, PortableUwsgi, Nginx, Tus, TusPyServer, ResumableUpload,
+]  # fmt: skip
 
 
 def main() -> None:
@@ -26,10 +32,9 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="run-", dir=options.folder) as name:
         folder = Path(name)
-        rows = _measure(folder, options)
-        report = Report(machine.describe(folder), rows)
-    text = report.as_text()
-    print(text)
+        about = machine.describe(folder)
+        report = Report(about, {server.name: server.how for server in options.servers}, _measure(folder, options))
+    print("\n" + report.as_text())
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n")
     print(f"as JSON: {options.json}")
@@ -39,70 +44,79 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description="Measure this server against others.")
     parser.add_argument("--quick", action="store_true", help="smaller files and fewer rounds")
     parser.add_argument("--only", choices=PARTS, action="append", help="measure this part only; may be repeated")
-    parser.add_argument("--rounds", type=int, help="how often each server takes its turn (7, quick: 3)")
+    parser.add_argument("--server", action="append", help="take servers only whose names contain this; may be repeated")
+    parser.add_argument("--rounds", type=int, help="how often each server takes its turn (5, quick: 3)")
     parser.add_argument("--folder", type=Path, default=BUILD / "bench", help="where files go, on the disk to measure")
     parser.add_argument("--json", type=Path, default=BUILD / "bench.json", help="where the figures go")
     options = parser.parse_args()
     options.folder = options.folder.absolute()
-    options.rounds = options.rounds or (3 if options.quick else 7)
+    options.rounds = options.rounds or (3 if options.quick else 5)
+    wanted = options.server or [""]
+    options.servers = [server for server in SERVERS if any(part in server.name for part in wanted)]
     return options
 
 
-def _measure(folder: Path, options: argparse.Namespace) -> list[Row]:
+def _measure(folder: Path, options: argparse.Namespace) -> list[Table]:
     source = folder / "source"
     _write_source(source, (64 if options.quick else 512) * MIB)
-    rows: list[Row] = []
+    tables: list[Table] = []
     for part in options.only or PARTS:
-        rows += PARTS[part](folder, source, options)
+        _say(part)
+        start = time.monotonic()
+        tables += PARTS[part](folder, source, options)
         _clear(folder, source)
-    return rows
+        print(f"{part} took {time.monotonic() - start:.0f} s", flush=True)
+    return tables
 
 
-def _chunks(folder: Path, source: Path, options: argparse.Namespace) -> list[Row]:
-    rows: list[Row] = []
+@contextlib.contextmanager
+def _bench(folder: Path, source: Path, options: argparse.Namespace) -> Iterator[Bench]:
     with contextlib.ExitStack() as stack:
-        peers = [stack.enter_context(server(folder)) for server in SERVERS]
-        bench = Bench({peer.name: peer for peer in peers}, source, options.rounds)
-        for size in [64 * MIB] if options.quick else [64 * MIB, 512 * MIB]:
-            _say(f"{size // MIB} MiB in 8 MiB chunks")
-            rows += shapes.big_chunks(bench, size)
-        _say("chunks of 4 KiB")
-        rows += shapes.small_chunks(bench, 1000)
-    return rows
+        yield Bench([stack.enter_context(server(folder)) for server in options.servers], source, options.rounds)
 
 
-def _scale(folder: Path, source: Path, options: argparse.Namespace) -> list[Row]:
-    _say("chunk numbers")
-    rows = scale.chunk_numbers(folder, source, 20_000 if options.quick else 100_000)
-    _say("finishing")
-    return rows + scale.finishing(folder)
+def _chunks(folder: Path, source: Path, options: argparse.Namespace) -> list[Table]:
+    sizes = [64 * MIB] if options.quick else [64 * MIB, 512 * MIB]
+    with _bench(folder, source, options) as bench:
+        return [shapes.big_chunks(bench, size, all_wires=size == sizes[-1]) for size in sizes]
 
 
-def _memory(folder: Path, source: Path, options: argparse.Namespace) -> list[Row]:
-    _say("memory")
-    return shapes.memory([server(folder) for server in SERVERS], source, GIB // 2 if options.quick else GIB)
+def _whole(folder: Path, source: Path, options: argparse.Namespace) -> list[Table]:
+    with _bench(folder, source, options) as bench:
+        return [shapes.one_request(bench, source.stat().st_size)]
 
 
-def _browser(folder: Path, source: Path, options: argparse.Namespace) -> list[Row]:
-    _say("a browser")
-    return browser.on_loopback(folder, source, (64 if options.quick else 512) * MIB, options.rounds)
+def _small(folder: Path, source: Path, options: argparse.Namespace) -> list[Table]:
+    with _bench(folder, source, options) as bench:
+        return [shapes.small_chunks(bench, 1000)]
 
 
-def _narrow(folder: Path, source: Path, options: argparse.Namespace) -> list[Row]:
-    _say("a browser on a narrow link")
-    return browser.on_narrow_link(folder, source, (8 if options.quick else 32) * MIB, min(3, options.rounds))
+def _scale(folder: Path, source: Path, options: argparse.Namespace) -> list[Table]:
+    return [scale.chunk_numbers(folder, source, 20_000 if options.quick else 100_000), scale.finishing(folder)]
 
 
-def _transfers(folder: Path, source: Path, options: argparse.Namespace) -> list[Row]:
-    _say("programs that send and fetch")
+def _memory(folder: Path, source: Path, options: argparse.Namespace) -> list[Table]:
+    return [shapes.memory([server(folder) for server in options.servers], source, GIB // 4 if options.quick else GIB)]
+
+
+def _browser(folder: Path, source: Path, options: argparse.Namespace) -> list[Table]:
+    return [browser.on_loopback(folder, source, (64 if options.quick else 512) * MIB, options.rounds)]
+
+
+def _narrow(folder: Path, source: Path, options: argparse.Namespace) -> list[Table]:
+    size, rounds = (4 * MIB, 1) if options.quick else (16 * MIB, 2)
+    return [browser.on_narrow_link(folder, source, size, rounds)]
+
+
+def _transfers(folder: Path, source: Path, options: argparse.Namespace) -> list[Table]:
     file = folder / "transferred"
-    _write_source(file, 128 * MIB if options.quick else GIB)
+    _write_source(file, (64 if options.quick else 512) * MIB)
     return transfers.measure(folder, file, options.rounds)
 
 
 PARTS = {
-    "chunks": _chunks, "scale": _scale, "memory": _memory, "browser": _browser, "narrow": _narrow,
-    "transfers": _transfers,
+    "chunks": _chunks, "whole": _whole, "small": _small, "scale": _scale, "memory": _memory, "browser": _browser,
+    "narrow": _narrow, "transfers": _transfers,
 }  # fmt: skip
 
 

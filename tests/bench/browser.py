@@ -6,15 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
+from . import names
 from .devtools import Chromium, Visit
+from .names import GIB, KIB, MIB, RESUMABLE, RESUMABLE_TUNED, UNHASHED, UPPY, UPPY_TUNED, WIDGET
 from .narrow import NarrowLink
-from .peers import Ours
-from .rows import Row, interleave
-from .shapes import GIB, KIB, MIB, check
+from .ours import Gunicorn
+from .shapes import check
+from .tables import Table, column, interleave
 
-WIDGET, UNHASHED = "widget", "widget, no SHA-256"
-UPPY, UPPY_TUNED = "Uppy with tus", "Uppy with tus, 8 MiB, 3 at a time"
-RESUMABLE, RESUMABLE_TUNED = "Resumable.js", "Resumable.js, 8 MiB"
 SPEED, ROUND_TRIP = 2 * MIB, 0.2
 
 # `uploaded` promises the seconds from the choice of the file, which the page hears as an event, to the moment when it
@@ -67,32 +66,28 @@ class Sample:
     server: float
 
 
-class Site(Ours):
+class Site(Gunicorn):
     """gunicorn with the blueprint and the pages."""
 
     app = "bench.site:app()"
 
 
-def on_loopback(folder: Path, source: Path, size: int, rounds: int) -> list[Row]:
+def on_loopback(folder: Path, source: Path, size: int, rounds: int) -> Table:
     """Measure all clients, with nothing between the browser and the server."""
     found = _measure(folder, _piece(source, folder, size), CLIENTS, rounds)
-    rates = {name: [size / MIB / sample.seconds for sample in samples] for name, samples in found.items()}
-    browser = {name: [sample.browser * GIB / size for sample in samples] for name, samples in found.items()}
-    server = {name: [sample.server * GIB / size for sample in samples] for name, samples in found.items()}
-    name = f"{size // MIB} MiB from a browser"
-    return [
-        Row(name, "MiB/s", rates, key="browser", ours=WIDGET),
-        Row("  processor of the browser", "s/GiB", browser, ours=WIDGET),
-        Row("  processor of the server", "s/GiB", server, ours=WIDGET),
+    columns = [
+        column("rate", "MiB/s", found, lambda s: size / MIB / s.seconds),
+        column("browser's processor", "s/GiB", found, lambda s: s.browser * GIB / size),
+        column("the server's", "s/GiB", found, lambda s: s.server * GIB / size),
     ]
+    return Table(names.BROWSER, f"{size // MIB} MiB from a browser", columns, ours=WIDGET)
 
 
-def on_narrow_link(folder: Path, source: Path, size: int, rounds: int) -> list[Row]:
+def on_narrow_link(folder: Path, source: Path, size: int, rounds: int) -> Table:
     """Measure the clients as they come, over a link that is narrow and long."""
     found = _measure(folder, _piece(source, folder, size), AS_THEY_COME, rounds, narrow=True)
     name = f"{size // MIB} MiB from a browser, at {SPEED // MIB} MiB/s and {1000 * ROUND_TRIP:.0f} ms"
-    rates = {name: [size / KIB / sample.seconds for sample in samples] for name, samples in found.items()}
-    return [Row(name, "KiB/s", rates, key="browser, narrow", ours=WIDGET)]
+    return Table(names.NARROW, name, [column("rate", "KiB/s", found, lambda s: size / KIB / s.seconds)], ours=WIDGET)
 
 
 def _measure(

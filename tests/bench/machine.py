@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .peers import NODE, nginx_program
 
+_PACKAGES = ("gunicorn", "pyuwsgi", "flask", "werkzeug", "tuspyserver", "uvicorn", "resumable-upload")
 CLIENTS = NODE.parents[1] / "node"
 
 
@@ -23,7 +24,7 @@ def describe(folder: Path) -> dict[str, str]:
         "kernel": f"{platform.system()} {platform.release()}",
         "filesystem": _filesystem(folder),
         "python": platform.python_version(),
-        **{name: version(name) for name in ("gunicorn", "flask", "werkzeug")},
+        **{name: version(name) for name in _PACKAGES},
         "nginx": _first(r"nginx/(\S+)", [nginx_program(), "-v"]),
         "node": _first(r"v(\S+)", ["node", "--version"]),
         "@tus/server": _package(NODE, "@tus/server"),

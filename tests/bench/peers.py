@@ -1,4 +1,4 @@
-"""The servers that are measured, each on a port that the system chose and in a folder of its own."""
+"""The servers that ours is measured against, each on a port that the system chose and in a folder of its own."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO
 
 from tests import servers
 
-from . import client
+from . import client, names
 
 NODE = Path(__file__).parent / "node"
+
+Wire = Callable[[int, int], client.Wire]
 
 _NGINX = """\
 {modules}
@@ -45,11 +47,19 @@ http {{
 
 
 class Peer:
-    """A server: started by ``with``, killed at its end. `wire` is how it is spoken to."""
+    """A server: started by ``with``, killed at its end."""
 
     name: str
-    wire: Callable[[int, int], client.Wire]
+    how: str
+    """How it is run, for the report."""
+    wire: Wire
+    """How it is spoken to."""
+    whole: Wire
+    """How it takes a file in one request."""
+    others: tuple[tuple[str, Wire], ...] = ()
+    """Names of further ways to speak to it, and these."""
     port: int
+    _process: subprocess.Popen[str]
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / type(self).__name__.lower()
@@ -59,11 +69,12 @@ class Peer:
         raise NotImplementedError
 
     def __exit__(self, *exc_info: object) -> None:
-        raise NotImplementedError
+        self._process.terminate()
+        self._process.wait()
 
     def pids(self) -> list[int]:
-        """Return the processes that do the work."""
-        raise NotImplementedError
+        """Return the processes of the server, the one that only watches the others included."""
+        return tree(self._process.pid)
 
     def files(self, reference: str) -> list[Path]:
         """Return the files in which an upload is, in order."""
@@ -77,45 +88,23 @@ class Peer:
         """Return the seconds of processor time, user and system, that the server has used so far."""
         return sum(cpu_seconds(pid) for pid in self.pids())
 
-    def memory(self) -> int:
+    def private(self) -> int:
         """Return the memory in bytes that the server's processes have to themselves."""
         return sum(servers.private_memory(pid) for pid in self.pids())
 
-
-class Ours(Peer):
-    """The host application of the tests under gunicorn, with owners, authorisation, quota and locks."""
-
-    name = "ours"
-    app = "host:app()"
-    wire = staticmethod(client.chunk_protocol)
-
-    def __enter__(self) -> Peer:
-        self.uploads = self.folder / "uploads"
-        self._server = servers.Gunicorn(self.uploads, workers=2, threads=4, app=self.app)
-        self._server.start()
-        self.port = self._server.port
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._server.__exit__(*exc_info)
-
-    def pids(self) -> list[int]:
-        return self._server.pids()
-
-    def files(self, reference: str) -> list[Path]:
-        return [self.uploads / reference / "data"]
-
-    def delete(self, reference: str) -> None:
-        with open(os.devnull, "rb") as nothing, client.Connection(self.port, nothing) as connection:
-            target = f"/uploads/{reference}"
-            connection.exchange(client.Request(client.head("DELETE", target, 0, f"X-User: {client.OWNER}")))
+    def resident(self) -> int:
+        """Return the memory in bytes of the server's processes; what several of them share counts once (PSS)."""
+        texts = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in self.pids()]
+        return sum(1024 * int(text.partition("\nPss:")[2].split()[0]) for text in texts)
 
 
 class Nginx(Peer):
     """nginx, putting each chunk into a file of its own."""
 
-    name = "nginx"
+    name = names.NGINX
+    how = "worker_processes 2, WebDAV PUT of each chunk to a file of its own, no access log"
     wire = staticmethod(client.webdav)
+    whole = staticmethod(client.webdav)
     modules = ""
     methods = "dav_methods PUT;"
 
@@ -134,45 +123,86 @@ class Nginx(Peer):
         servers.wait_until(lambda: accepts(self.port), what="nginx")
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        self._process.terminate()
-        self._process.wait()
-
-    def pids(self) -> list[int]:
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
-        return [int(pid) for pid in children.read_text().split()]
-
     def files(self, reference: str) -> list[Path]:
         return sorted(self._files.glob(f"{reference}.*"), key=lambda path: int(path.suffix[1:]))
 
 
-class Tus(Peer):
-    """The tus reference server with its file store: one process of node, as it comes."""
+class TusServer(Peer):
+    """A tus server with a folder of files, each with another file or a record beside it."""
 
-    name = "@tus/server"
     wire = staticmethod(client.tus)
-
-    def __enter__(self) -> Peer:
-        command = ["node", str(NODE / "server.js"), str(self.folder)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        output: IO[str] = self._process.stdout
-        self.port = int(output.readline())
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._process.terminate()
-        self._process.wait()
-        self._process.stdout.close()
-
-    def pids(self) -> list[int]:
-        return [self._process.pid]
+    whole = staticmethod(client.tus)
+    suffixes: tuple[str, ...] = ()
+    """The endings of the files that lie beside an upload."""
 
     def files(self, reference: str) -> list[Path]:
         return [self.folder / reference]
 
     def delete(self, reference: str) -> None:
-        super().delete(reference)
-        (self.folder / f"{reference}.json").unlink()
+        for suffix in ("", *self.suffixes):
+            (self.folder / f"{reference}{suffix}").unlink()
+
+
+class Tus(TusServer):
+    """The tus reference server with its file store."""
+
+    name = names.TUS
+    how = "node, one process, its file store, as in its README"
+    suffixes = (".json",)
+
+    def __enter__(self) -> Peer:
+        command = ["node", str(NODE / "server.js"), str(self.folder)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.port = int(self._process.stdout.readline())
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        super().__exit__()
+        self._process.stdout.close()
+
+
+class TusPyServer(TusServer):
+    """tuspyserver in an application of FastAPI, under uvicorn."""
+
+    name = "tuspyserver"
+    how = "FastAPI as in its README, uvicorn[standard] (uvloop, httptools), one process, no access log"
+    suffixes = (".info",)
+
+    def __enter__(self) -> Peer:
+        self.port = free_port()
+        self._process = start(
+            self.folder.with_suffix(".log"),
+            ["uvicorn", "bench.fastapi_site:app", "--port", f"{self.port}", "--no-access-log", "--log-level=warning"],
+            BENCH_FOLDER=str(self.folder),
+        )
+        servers.wait_until(lambda: accepts(self.port), what=self.name)
+        return self
+
+
+class ResumableUpload(TusServer):
+    """The server that the package resumable-upload brings."""
+
+    name = "resumable-upload"
+    how = "resumable-upload serve (http.server, a thread for each connection, SQLite)"
+
+    def __enter__(self) -> Peer:
+        self.port = free_port()
+        log = self.folder.with_suffix(".log")
+        about = ["--upload-dir", str(self.folder), "--db-path", str(self.folder.with_suffix(".db"))]
+        where = ["--host", "127.0.0.1", "--port", str(self.port)]
+        self._process = start(log, ["resumable_upload", "serve", *where, *about, "--log-level", "WARNING"])
+        servers.wait_until(lambda: accepts(self.port), what=self.name)
+        return self
+
+
+def start(log: Path, command: Sequence[str], **environment: str) -> subprocess.Popen[str]:
+    """Start a server that is a module of Python; what it says goes to a file."""
+    path = os.pathsep.join((str(servers.PLUGIN), str(servers.TESTS)))
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", *command],
+            env={**os.environ, "PYTHONPATH": path, **environment}, stdout=file, stderr=file, text=True,
+        )  # fmt: skip
 
 
 def install_node_packages() -> None:
@@ -195,6 +225,17 @@ def accepts(port: int) -> bool:
     except ConnectionRefusedError:
         return False
     return True
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def tree(pid: int) -> list[int]:
+    """Return a process and all that descend from it."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    children = [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+    return [pid, *(below for child in children for below in tree(child))]
 
 
 def cpu_seconds(pid: int) -> float:

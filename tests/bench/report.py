@@ -1,44 +1,47 @@
-"""The table, and the same as JSON."""
+"""The tables as text, and the same as JSON."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from .rows import DISTURBED, OURS, Row
-from .targets import judge
+from .tables import Ratio, Table
+from .targets import PATHS, SERVERS, Target, judge
 
-REMARK = "Ours forces every finished file to the disk before it says so; the others never do."
+REMARK = """\
+Ratios are the median over the rounds, each against its neighbour, with the smallest and the largest. "disturbed": a
+round is more than 30 % off its median. The processor's time is of all processes of a server, the client's of the client.
+Memory is that of all processes after an upload; what they share counts once.
+Ours forces every finished file to the disk before it says so, within its last answer; the others never do."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that one run has found."""
+    """All that one run has found; `servers` says how each one is run."""
 
     machine: dict[str, str]
-    rows: list[Row]
+    servers: dict[str, str]
+    tables: list[Table]
 
     def as_json(self) -> dict[str, Any]:
         return {
             "machine": self.machine,
-            "rows": [row.as_json() for row in self.rows],
-            "targets": [asdict(target) for target in judge(self.rows)],
+            "servers": self.servers,
+            "tables": [table.as_json() for table in self.tables],
+            "targets": [target.as_json() for target in judge(self.tables)],
         }
 
     def as_text(self) -> str:
-        targets = [
-            [target.text, f"{target.limit:g}", _number(target.figure), "holds" if target.holds else "DOES NOT HOLD"]
-            for target in judge(self.rows)
-        ]
-        of_servers = [row for row in self.rows if row.ours == OURS]
-        of_clients = [row for row in self.rows if row.ours != OURS]
-        tables = [[list(item) for item in self.machine.items()]]
-        tables += [_of_servers(of_servers)] if of_servers else []
-        tables += [_of_clients(list(rows)) for _, rows in groupby(of_clients, lambda row: row.rounds.keys())]
-        tables += [[["target", "limit", "measured", ""], *targets]] if targets else []
-        remarks = [REMARK] if of_servers else []
-        return "\n\n".join([*(align(rows) for rows in tables), *remarks]) + "\n"
+        targets = judge(self.tables)
+        paragraphs = [align([list(item) for item in about.items()]) for about in (self.machine, self.servers)]
+        paragraphs += [f"{table.name}\n{align(_cells(table))}" for table in self.tables]
+        paragraphs.append(REMARK)
+        paragraphs += [align(lines) for lines in (_of_servers(targets), _of_the_rest(targets)) if len(lines) > 1]
+        if targets:
+            missed = sum(not target.holds for target in targets)
+            paragraphs.append(f"{len(targets) - missed} of {len(targets)} targets hold, {missed} do not.")
+        return "\n\n".join(paragraphs) + "\n"
 
 
 def align(rows: list[list[str]]) -> str:
@@ -55,33 +58,51 @@ def align(rows: list[list[str]]) -> str:
     return "\n".join(lines)
 
 
-def _of_servers(rows: list[Row]) -> list[list[str]]:
-    """Return a table with a line for each row and a column for each server."""
-    servers = list(dict.fromkeys(name for row in rows for name in row.rounds))
-    others = [name for name in servers if name != OURS]
-    heads = ["", "unit", *servers, *(f"to {name}" for name in others), "spread", ""]
-    return [heads, *(_cells(row, servers, others) for row in rows)]
+def _cells(table: Table) -> list[list[str]]:
+    """Return two lines of heads and a line for each server, or whatever is compared."""
+    first, *others = table.columns
+    ratios = list(next(iter(map(table.ratios, table.lines))))
+    cells = [
+        ["", first.name, *ratios, *(column.name for column in others), ""],
+        ["", first.unit, *("" for _ in ratios), *(column.unit for column in others), ""],
+    ]
+    for line in table.lines:
+        figures = [_number(column.median(line)) if line in column.rounds else "" for column in table.columns]
+        remarks = ["disturbed" if first.disturbed(line) else "", table.notes.get(line, "")]
+        compared = [_ratio(ratio) for ratio in table.ratios(line).values()]
+        cells.append([line, figures[0], *compared, *figures[1:], ", ".join(filter(None, remarks))])
+    return cells
 
 
-def _of_clients(rows: list[Row]) -> list[list[str]]:
-    """Return a table with a line for each client; its ratio is the first column of ours divided by its own."""
-    speed, *others = rows
-    further = [f"{row.name.strip()}, {row.unit}" for row in others]
-    table = [[speed.name, speed.unit, f"{speed.ours} to it", "from", "to", *further, ""]]
-    for name in speed.rounds:
-        ratios = speed.ratios(name)
-        cells = [speed.median(name), speed.ratio(name), min(ratios), max(ratios), *(row.median(name) for row in others)]
-        remark = "disturbed" if speed.spread_of(name) > DISTURBED else ""
-        table.append([name, *map(_number, cells), remark])
-    return table
+def _of_servers(targets: list[Target]) -> list[list[str]]:
+    """Return a line for each target of ours, with the limit of each path before its servers."""
+    cells = [["targets of the servers", *(head for path in PATHS for head in (path, *SERVERS)), ""]]
+    for text, group in groupby((target for target in targets if target.path), lambda target: target.text):
+        known = {(target.path, target.server): target for target in group}
+        line = [text]
+        for path in PATHS:
+            found = [known.get((path, server)) for server in SERVERS]
+            limits = {f"{target.sign} {target.limit:g}" for target in found if target}
+            line += ["".join(limits), *(_verdict(target) if target else "" for target in found)]
+        cells.append([*line, ""])
+    return cells
 
 
-def _cells(row: Row, servers: list[str], others: list[str]) -> list[str]:
-    values = [_number(row.median(name)) if name in row.rounds else "" for name in servers]
-    ratios = [f"{row.ratio(name):.2f}" if name in row.rounds and OURS in row.rounds else "" for name in others]
-    spread = f"{100 * row.spread():.0f} %" if len(row.rounds[OURS]) > 1 else ""
-    remark = ", ".join(part for part in ("disturbed" if row.disturbed() else "", row.note) if part)
-    return [row.name, row.unit, *values, *ratios, spread, remark]
+def _verdict(target: Target) -> str:
+    return _number(target.figure) + ("       " if target.holds else " MISSED")
+
+
+def _of_the_rest(targets: list[Target]) -> list[list[str]]:
+    cells = [["further targets", "limit", "measured", ""]]
+    for target in targets:
+        if not target.path:
+            verdict = "" if target.holds else "MISSED"
+            cells.append([target.text, f"{target.sign} {target.limit:g}", _number(target.figure), verdict])
+    return cells
+
+
+def _ratio(ratio: Ratio) -> str:
+    return f"{ratio.median:.2f} ({ratio.low:.2f}–{ratio.high:.2f})"
 
 
 def _number(value: float) -> str:

@@ -16,10 +16,11 @@ from upload_helper.stores.files import UploadFolder
 from upload_helper.stores.table import ChunkTable, Entry
 from upload_helper.upload import Record, new_uid
 
-from . import client
-from .peers import Ours
-from .rows import OURS, Row, interleave
-from .shapes import CHUNK, GIB, KIB, MIB
+from . import client, names
+from .names import GIB, KIB, MIB
+from .ours import Gunicorn
+from .shapes import CHUNK
+from .tables import Column, Table, column, interleave
 
 EARLY = 100
 ROUNDS = 5
@@ -28,12 +29,12 @@ FINISH_ROUNDS = 15
 FINISH_SIZES = (10 * MIB, 100 * MIB, GIB, 10 * GIB)
 
 
-def chunk_numbers(folder: Path, source: Path, late: int) -> list[Row]:
+def chunk_numbers(folder: Path, source: Path, late: int) -> Table:
     """Measure what one chunk of 1 KiB costs in an upload with few chunks and in one with `late`.
 
     Two uploads of the same shape take turns, so that whatever disturbs the machine disturbs both.
     """
-    with Ours(folder) as server:
+    with Gunicorn(folder) as server:
         service = _service(server.uploads)
         uids = {number: _filled(service, number, late) for number in (EARLY, late)}
         with source.open("rb") as file, client.Connection(server.port, file) as connection:
@@ -41,27 +42,23 @@ def chunk_numbers(folder: Path, source: Path, late: int) -> list[Row]:
         inside = _costs(uids, ROUNDS * PER_ROUND, lambda uid, number: _receive(service, uid, number, late))
         for uid in uids.values():
             service.delete(uid, None)
-    return [
-        Row(f"chunk {number:,} of 1 KiB, {how}".replace(",", " "), unit, {OURS: costs[number]}, key=f"{how} {number}")
-        for how, unit, costs in (("HTTP", "µs", http), ("in process", "µs", inside))
-        for number in (EARLY, late)
-    ]
+    columns = [Column("HTTP", "µs", http), Column("in process", "µs", inside)]
+    return Table(names.NUMBERS, "one chunk of 1 KiB, by its number", columns, to=(names.chunk_number(EARLY),))
 
 
-def finishing(folder: Path) -> list[Row]:
+def finishing(folder: Path) -> Table:
     """Measure the ``get_upload`` that finishes an upload, and a later one, by the size of the file."""
     service = _service(folder / "finish")
     room = shutil.disk_usage(folder).free
-    sizes = [size for size in FINISH_SIZES if size < room]
-    found = interleave(sizes, FINISH_ROUNDS, lambda size: _finish(service, size))
+    sizes = {names.size_name(size): size for size in FINISH_SIZES if size < room}
+    found = interleave(sizes, FINISH_ROUNDS, lambda name: _finish(service, sizes[name]))
     shutil.rmtree(folder / "finish")
-    rows = []
-    for size, pairs in found.items():
-        name = f"{size / GIB:g} GiB" if size >= GIB else f"{size // MIB} MiB"
-        first, later = ([1000 * pair[i] for pair in pairs] for i in (0, 1))
-        rows.append(Row(f"finish {name}", "ms", {OURS: first}, "room reserved, not written", key=f"finish {size}"))
-        rows.append(Row("  get it once more", "ms", {OURS: later}, key=f"get {size}"))
-    return rows
+    columns = [
+        column("finish", "ms", found, lambda pair: 1000 * pair[0]),
+        column("get_upload again", "ms", found, lambda pair: 1000 * pair[1]),
+    ]
+    name = "finishing a file, by its size; room is reserved, not written"
+    return Table(names.FINISH, name, columns, to=(names.size_name(FINISH_SIZES[0]),))
 
 
 def _service(folder: Path) -> UploadService:
@@ -90,9 +87,9 @@ def _request(uid: str, number: int, late: int) -> client.Request:
     return client.Request(client.chunk_head(uid, _count(late) * KIB, KIB, number, KIB), number * KIB, KIB)
 
 
-def _costs(uids: dict[int, str], first: int, call: Callable[[str, int], object]) -> dict[int, list[float]]:
+def _costs(uids: dict[int, str], first: int, call: Callable[[str, int], object]) -> dict[str, list[float]]:
     """Return for each upload the median microseconds of one chunk, round by round."""
-    found: dict[int, list[float]] = {start: [] for start in uids}
+    found: dict[str, list[float]] = {names.chunk_number(start): [] for start in uids}
     for number in range(ROUNDS):
         costs: dict[int, list[float]] = {start: [] for start in uids}
         for i in range(first + number * PER_ROUND, first + (number + 1) * PER_ROUND):
@@ -101,7 +98,7 @@ def _costs(uids: dict[int, str], first: int, call: Callable[[str, int], object])
                 call(uid, start + i)
                 costs[start].append(1e6 * (time.perf_counter() - before))
         for start, values in costs.items():
-            found[start].append(median(values))
+            found[names.chunk_number(start)].append(median(values))
     return found
 
 

@@ -1,4 +1,4 @@
-"""What is measured on every server: big chunks, small chunks, memory."""
+"""What is measured on every server: big chunks, one request, small chunks, memory."""
 
 from __future__ import annotations
 
@@ -9,96 +9,131 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import client
-from .peers import Peer
-from .rows import OURS, Row, interleave
+from . import client, names
+from .names import GIB, KIB, MIB
+from .peers import Peer, Wire
+from .tables import Column, Table, column, interleave
 
-KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 CHUNK = 8 * MIB
 STREAMS = 4
+_WARM_REQUESTS = 100
 _SAMPLE_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A server, and how it is spoken to."""
+
+    peer: Peer
+    wire: Wire
 
 
 @dataclass(frozen=True)
 class Bench:
     """The servers, running, and the file that is sent."""
 
-    peers: dict[str, Peer]
+    peers: list[Peer]
     source: Path
     rounds: int
+
+    def lanes(self, *, all_wires: bool = False) -> dict[str, Lane]:
+        """Return each server with its usual wire, or with every one that it knows."""
+        lanes: dict[str, Lane] = {}
+        for peer in self.peers:
+            lanes[peer.name] = Lane(peer, peer.wire)
+            if all_wires:
+                lanes.update({f"{peer.name}, {name}": Lane(peer, wire) for name, wire in peer.others})
+        return lanes
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One upload: its seconds, those of its last request, and the server's processor time."""
+    """One upload, the processor time of the server, and its memory afterwards."""
 
-    seconds: float
-    last: float
+    sent: client.Sent
     cpu: float
+    resident: int
 
 
-def big_chunks(bench: Bench, size: int) -> list[Row]:
+def big_chunks(bench: Bench, size: int, *, all_wires: bool) -> Table:
     """Measure one upload in chunks of 8 MiB."""
-    found = _measure(bench, size, CHUNK)
-    name = f"{size // MIB} MiB in 8 MiB chunks"
-    last = [1000 * sample.last for sample in found[OURS]]
-    return [
-        Row(name, "MiB/s", {k: [size / MIB / s.seconds for s in v] for k, v in found.items()}, key=f"rate {size}"),
-        Row(
-            f"  processor of {name}", "s/GiB", {k: [s.cpu * GIB / size for s in v] for k, v in found.items()},
-            key=f"cpu {size}",
-        ),
-        Row("  its last chunk, with the file forced to the disk", "ms", {OURS: last}),
-    ]  # fmt: skip
+    found = _measure(bench, bench.lanes(all_wires=all_wires), size, CHUNK)
+    return _table(names.big(size), f"{size // MIB} MiB in chunks of 8 MiB", found, size)
 
 
-def small_chunks(bench: Bench, count: int) -> list[Row]:
+def one_request(bench: Bench, size: int) -> Table:
+    """Measure one upload in one request: PATCH of tus, and PUT."""
+    found = _measure(bench, {peer.name: Lane(peer, peer.whole) for peer in bench.peers}, size, size)
+    return _table(names.whole(size), f"{size // MIB} MiB in one request (PATCH of tus; PUT)", found, size)
+
+
+def small_chunks(bench: Bench, count: int) -> Table:
     """Measure one upload in chunks of 4 KiB."""
-    found = _measure(bench, count * 4 * KIB, 4 * KIB)
-    rates = {name: [count / sample.seconds for sample in samples] for name, samples in found.items()}
-    cpu = {name: [1e6 * sample.cpu / count for sample in samples] for name, samples in found.items()}
-    return [
-        Row(f"{count} chunks of 4 KiB", "1/s", rates, key="small"),
-        Row("  processor of one chunk", "µs", cpu),
-    ]
+    found = _measure(bench, bench.lanes(), count * 4 * KIB, 4 * KIB)
+    return Table(
+        names.SMALL,
+        f"{count} chunks of 4 KiB",
+        [
+            column("rate", "chunks/s", found, lambda s: count / s.sent.seconds),
+            column("processor", "µs", found, lambda s: 1e6 * s.cpu / count),
+            column("client's", "µs", found, lambda s: 1e6 * s.sent.cpu / count),
+            column("connections", "", found, lambda s: s.sent.connections),
+        ],
+        to=(names.NGINX, names.TUS),
+    )
 
 
-def memory(peers: Iterable[Peer], source: Path, size: int) -> list[Row]:
+def memory(peers: Iterable[Peer], source: Path, size: int) -> Table:
     """Measure the peak of private memory over idle while several uploads are under way."""
     over: dict[str, list[float]] = {}
     idle: dict[str, list[float]] = {}
+    rate: dict[str, list[float]] = {}
     for peer in peers:
         with peer:
-            _send(peer, source, MIB, 256 * KIB)
-            before = peer.memory()
-            idle[peer.name] = [before / MIB]
+            _send(Lane(peer, peer.wire), source, MIB, 256 * KIB)
+            before, start = peer.private(), time.perf_counter()
             over[peer.name] = [(_peak(peer, source, size) - before) / MIB]
-    name = f"{STREAMS} uploads of {size / GIB:g} GiB at once"
-    return [Row(f"memory over idle, {name}", "MiB", over, key="memory"), Row("  idle", "MiB", idle)]
+            rate[peer.name] = [STREAMS * size / MIB / (time.perf_counter() - start)]
+            idle[peer.name] = [before / MIB]
+    name = f"{STREAMS} uploads of {size / GIB:g} GiB at once in chunks of 8 MiB: memory over idle"
+    columns = [Column("over idle", "MiB", over), Column("idle", "MiB", idle), Column("all of them", "MiB/s", rate)]
+    return Table(names.MEMORY, name, columns)
 
 
-def _measure(bench: Bench, size: int, chunk: int) -> dict[str, list[Sample]]:
+def _table(key: str, name: str, found: dict[str, list[Sample]], size: int) -> Table:
+    columns = [
+        column("rate", "MiB/s", found, lambda s: size / MIB / s.sent.seconds),
+        column("processor", "s/GiB", found, lambda s: s.cpu * GIB / size),
+        column("client's", "s/GiB", found, lambda s: s.sent.cpu * GIB / size),
+        column("last answer", "ms", found, lambda s: 1000 * s.sent.last),
+        column("memory", "MiB", found, lambda s: s.resident / MIB),
+        column("connections", "", found, lambda s: s.sent.connections),
+    ]
+    return Table(key, name, columns, to=(names.NGINX, names.TUS))
+
+
+def _measure(bench: Bench, lanes: dict[str, Lane], size: int, chunk: int) -> dict[str, list[Sample]]:
     checked: set[str] = set()
 
     def one(name: str) -> Sample:
-        peer = bench.peers[name]
+        lane = lanes[name]
         # A virtual machine's host takes free pages away, and the first touch of one that it has to bring back costs
         # several times a later one. So every server first uses, and gives back, the pages that it will need.
-        _send(peer, bench.source, size, chunk)
-        cpu = peer.cpu()
-        sent = client.send(peer.port, peer.wire, str(bench.source), size, chunk)
-        sample = Sample(sent.seconds, sent.last, peer.cpu() - cpu)
-        check(peer, sent.reference, bench.source, size, digest=name not in checked)
+        _send(lane, bench.source, min(size, _WARM_REQUESTS * chunk), chunk)
+        cpu = lane.peer.cpu()
+        sent = client.send(lane.peer.port, lane.wire, str(bench.source), size, chunk)
+        sample = Sample(sent, lane.peer.cpu() - cpu, lane.peer.resident())
+        check(lane.peer, sent.reference, bench.source, size, digest=name not in checked)
         checked.add(name)
-        peer.delete(sent.reference)
+        lane.peer.delete(sent.reference)
         return sample
 
-    return interleave(bench.peers, bench.rounds, one)
+    return interleave(lanes, bench.rounds, one)
 
 
-def _send(peer: Peer, source: Path, size: int, chunk: int) -> None:
-    sent = client.send(peer.port, peer.wire, str(source), size, chunk)
-    peer.delete(sent.reference)
+def _send(lane: Lane, source: Path, size: int, chunk: int) -> None:
+    sent = client.send(lane.peer.port, lane.wire, str(source), size, chunk)
+    lane.peer.delete(sent.reference)
 
 
 def _peak(peer: Peer, source: Path, size: int) -> int:
@@ -108,7 +143,7 @@ def _peak(peer: Peer, source: Path, size: int) -> int:
     with multiprocessing.get_context("fork").Pool(STREAMS) as pool:
         sending = pool.starmap_async(client.send, [job] * STREAMS, chunksize=1)
         while not sending.ready():
-            peak = max(peak, peer.memory())
+            peak = max(peak, peer.private())
             time.sleep(_SAMPLE_SECONDS)
         for sent in sending.get():
             check(peer, sent.reference, source, size, digest=False)

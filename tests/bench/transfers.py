@@ -12,14 +12,11 @@ from pathlib import Path
 
 from tests import servers
 
-from . import client
-from .peers import Nginx, Ours, Peer, Tus
-from .rows import Row, interleave
-from .shapes import GIB, MIB
-
-SEND, GET, CURL, RCLONE, TUSPY = "send", "get", "curl", "rclone", "tuspy, 8 MiB"
-SYNCED = "curl, then sync"
-"""Ours forces a fetched file to the disk before it has its name; the others do not by themselves."""
+from . import client, names
+from .names import CURL, GET, GIB, MIB, RCLONE, SEND, SYNCED, TUSPY
+from .ours import Gunicorn
+from .peers import Nginx, Peer, Tus
+from .tables import Table, column, interleave
 
 _TUSPY = """\
 import sys
@@ -60,14 +57,14 @@ class Way:
     """Removes what came of a transfer; returns its bytes."""
 
 
-def measure(folder: Path, source: Path, rounds: int) -> list[Row]:
+def measure(folder: Path, source: Path, rounds: int) -> list[Table]:
     """Measure all programs with every server, up and down."""
-    rows: list[Row] = []
-    for kind, ways in ((Ours, _with_ours), (Tus, _with_tus), (Dav, _with_nginx)):
+    tables: list[Table] = []
+    for kind, ways in ((Gunicorn, _with_ours), (Tus, _with_tus), (Dav, _with_nginx)):
         with kind(folder) as peer:
             for way in ways(peer, source, folder / "fetched"):
-                rows += _rows(way, folder, source.stat().st_size, rounds)
-    return rows
+                tables.append(_table(way, folder, source.stat().st_size, rounds))
+    return tables
 
 
 def _with_ours(peer: Peer, source: Path, target: Path) -> Iterator[Way]:
@@ -132,7 +129,7 @@ def _down(name: str, peer: Peer, url: str, target: Path) -> Way:
     return Way(name, peer, commands, lambda: _removed(target))
 
 
-def _rows(way: Way, folder: Path, size: int, rounds: int) -> list[Row]:
+def _table(way: Way, folder: Path, size: int, rounds: int) -> Table:
     def one(name: str) -> Sample:
         before, start = way.peer.cpu(), time.perf_counter()
         cpu = _run(way.commands[name], folder)
@@ -142,16 +139,12 @@ def _rows(way: Way, folder: Path, size: int, rounds: int) -> list[Row]:
         return sample
 
     found = interleave(way.commands, rounds, one)
-    ours = next(iter(found))
-
-    def row(name: str, unit: str, figure: Callable[[Sample], float], key: str = "") -> Row:
-        return Row(name, unit, {who: [figure(s) for s in samples] for who, samples in found.items()}, "", key, ours)
-
-    return [
-        row(f"{size // MIB} MiB {way.name}", "MiB/s", lambda s: size / MIB / s.seconds, f"transfer {way.name}"),
-        row("  its processor", "s/GiB", lambda s: s.cpu * GIB / size),
-        row("  the server's", "s/GiB", lambda s: s.server * GIB / size),
+    columns = [
+        column("rate", "MiB/s", found, lambda s: size / MIB / s.seconds),
+        column("its processor", "s/GiB", found, lambda s: s.cpu * GIB / size),
+        column("the server's", "s/GiB", found, lambda s: s.server * GIB / size),
     ]
+    return Table(names.transfer(way.name), f"{size // MIB} MiB {way.name}", columns, ours=next(iter(found)))
 
 
 def _run(command: list[str], folder: Path) -> float:
