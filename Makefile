@@ -22,7 +22,7 @@ soak: $(VENV)/.test
 	sh tests/setup-system nginx
 	$(BIN)/pytest -m soak $(ARGS)
 
-bench: $(VENV)/.test
+bench: $(VENV)/.bench
 	sh tests/setup-system nginx node npm curl rclone
 	$(BIN)/python -m tests.bench $(ARGS)
 
@@ -46,4 +46,8 @@ $(VENV)/.test: setup.cfg pyproject.toml tests/setup-system tests/node/package.js
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable '.[test]'
 	cd tests/node && npm install --silent --no-audit --no-fund
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.test
+	$(BIN)/pip install --quiet --editable '.[bench]'
 	touch $@

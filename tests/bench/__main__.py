@@ -14,7 +14,7 @@ from pathlib import Path
 
 from . import browser, machine, scale, shapes, transfers
 from .names import GIB, MIB
-from .ours import Gunicorn, PortableGunicorn, PortableUwsgi, Uwsgi
+from .ours import Gunicorn, KeptUwsgi, PortableGunicorn, PortableUwsgi, Uwsgi
 from .peers import Nginx, Peer, ResumableUpload, Tus, TusPyServer, install_node_packages
 from .report import Report
 from .shapes import Bench
@@ -22,8 +22,10 @@ from .tables import Table
 
 BUILD = Path(__file__).parents[2] / "build"
 SERVERS: list[type[Peer]] = [
-    Gunicorn, PortableGunicorn, Uwsgi, PortableUwsgi, Nginx, Tus, TusPyServer, ResumableUpload,
+    Gunicorn, PortableGunicorn, Uwsgi, PortableUwsgi, KeptUwsgi, Nginx, Tus, TusPyServer, ResumableUpload,
 ]  # fmt: skip
+OF_SMALL_CHUNKS: list[type[Peer]] = [KeptUwsgi]
+"""Those that differ from the others with small chunks only."""
 
 
 def main() -> None:
@@ -70,9 +72,10 @@ def _measure(folder: Path, options: argparse.Namespace) -> list[Table]:
 
 
 @contextlib.contextmanager
-def _bench(folder: Path, source: Path, options: argparse.Namespace) -> Iterator[Bench]:
+def _bench(folder: Path, source: Path, options: argparse.Namespace, *, small: bool = False) -> Iterator[Bench]:
+    servers = [server for server in options.servers if small or server not in OF_SMALL_CHUNKS]
     with contextlib.ExitStack() as stack:
-        yield Bench([stack.enter_context(server(folder)) for server in options.servers], source, options.rounds)
+        yield Bench([stack.enter_context(server(folder)) for server in servers], source, options.rounds)
 
 
 def _chunks(folder: Path, source: Path, options: argparse.Namespace) -> list[Table]:
@@ -87,7 +90,7 @@ def _whole(folder: Path, source: Path, options: argparse.Namespace) -> list[Tabl
 
 
 def _small(folder: Path, source: Path, options: argparse.Namespace) -> list[Table]:
-    with _bench(folder, source, options) as bench:
+    with _bench(folder, source, options, small=True) as bench:
         return [shapes.small_chunks(bench, 1000)]
 
 
@@ -96,7 +99,8 @@ def _scale(folder: Path, source: Path, options: argparse.Namespace) -> list[Tabl
 
 
 def _memory(folder: Path, source: Path, options: argparse.Namespace) -> list[Table]:
-    return [shapes.memory([server(folder) for server in options.servers], source, GIB // 4 if options.quick else GIB)]
+    servers = [server(folder) for server in options.servers if server not in OF_SMALL_CHUNKS]
+    return [shapes.memory(servers, source, GIB // 4 if options.quick else GIB)]
 
 
 def _browser(folder: Path, source: Path, options: argparse.Namespace) -> list[Table]:

@@ -108,7 +108,7 @@ class Connection:
         self._port = port
         self._source = source.fileno()
         self._size = os.fstat(self._source).st_size
-        self._silent = False  # whether the server has closed a connection without a word
+        self._silent = False  # whether the server closes each connection without a word
         self.count = 0
         self._connect()
 
@@ -132,7 +132,8 @@ class Connection:
             self._connect()
             answer = self._try(request)
         self._fresh = False
-        self._over = answer.last or (self._silent and self._ends())
+        self._silent = self._silent and self._ends()
+        self._over = answer.last or self._silent
         if not 200 <= answer.status < 300:
             raise RuntimeError(f"The server answered {answer.head.decode()}{answer.body.decode()}")
         return answer

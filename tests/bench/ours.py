@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 from tests import servers
@@ -15,8 +11,6 @@ from tests import servers
 from . import client, names
 from .peers import Peer, parent
 
-# The setting of the path that goes through the kernel only does not exist yet.
-_SPLICE = False
 _TUS = functools.partial(client.tus, target="/uploads")
 
 
@@ -28,6 +22,7 @@ class Ours(Peer):
     others = (("tus", _TUS),)
     app = "host:app()"
     portable = False
+    _server: servers.Gunicorn | servers.Uwsgi
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -36,7 +31,14 @@ class Ours(Peer):
     @property
     def config(self) -> dict[str, object]:
         """Return the settings that are not the usual ones."""
-        return {"UPLOAD_HELPER_SPLICE_FROM": None} if self.portable and _SPLICE else {}
+        return {"UPLOAD_HELPER_SPLICE_FROM": None} if self.portable else {}
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._server.__exit__(*exc_info)
+
+    def pids(self) -> list[int]:
+        workers = self._server.pids()
+        return [parent(workers[0]), *workers]
 
     def files(self, reference: str) -> list[Path]:
         return [self.uploads / reference / "data"]
@@ -62,13 +64,6 @@ class Gunicorn(Ours):
         self.port = self._server.port
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        self._server.__exit__(*exc_info)
-
-    def pids(self) -> list[int]:
-        workers = self._server.pids()
-        return [parent(workers[0]), *workers]
-
 
 class PortableGunicorn(Gunicorn):
     """The same, with bodies read by Python."""
@@ -86,24 +81,14 @@ class Uwsgi(Ours):
     kind = "http-socket"
 
     def __enter__(self) -> Peer:
-        settings = {"UPLOAD_HELPER_FOLDER": str(self.uploads), "UPLOAD_HELPER_MIN_FREE_SPACE": 0, **self.config}
-        path = os.pathsep.join((str(servers.PLUGIN), str(servers.TESTS)))
-        environment = {**os.environ, "HOST_CONFIG": json.dumps(settings), "PYTHONPATH": path}
-        with socket.create_server(("127.0.0.1", 0), backlog=256) as listener, self.log.open("ab") as log:
-            self.port = listener.getsockname()[1]
-            command = [
-                str(Path(sys.executable).with_name("uwsgi")), f"--{self.kind}", f"fd://{listener.fileno()}",
-                "--module", self.app, "--need-app", "--master", "--processes", "2", "--threads", "4",
-                "--socket-timeout", "60", "--buffer-size", "16384", "--die-on-term", "--disable-logging",
-            ]  # fmt: skip
-            self._process = subprocess.Popen(
-                command, env=environment, pass_fds=[listener.fileno()], stdout=log, stderr=log, text=True
-            )
+        options = (
+            "--processes", "2", "--threads", "4", "--socket-timeout", "60", "--buffer-size", "16384",
+            "--disable-logging",
+        )  # fmt: skip
+        self._server = servers.Uwsgi(self.uploads, *options, kind=self.kind, app=self.app, **self.config)
+        self._server.__enter__()
+        self.port = self._server.port
         return self
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "uwsgi.log"
 
 
 class PortableUwsgi(Uwsgi):
@@ -112,3 +97,11 @@ class PortableUwsgi(Uwsgi):
     name = names.ours(names.UWSGI, names.PORTABLE)
     how = "the same, UPLOAD_HELPER_SPLICE_FROM = None"
     portable = True
+
+
+class KeptUwsgi(Uwsgi):
+    """The same, with connections that are kept."""
+
+    name = f"ours, {names.UWSGI} with http11-socket"
+    how = "the same, http11-socket; it keeps connections, and a thread for each of them"
+    kind = "http11-socket"

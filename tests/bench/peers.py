@@ -92,6 +92,11 @@ class Peer:
         """Return the memory in bytes that the server's processes have to themselves."""
         return sum(servers.private_memory(pid) for pid in self.pids())
 
+    def written(self) -> int:
+        """Return the bytes that the server has written from its memory so far; what is spliced does not count."""
+        texts = [Path(f"/proc/{pid}/io").read_text() for pid in self.pids()]
+        return sum(int(text.partition("wchar: ")[2].split()[0]) for text in texts)
+
     def resident(self) -> int:
         """Return the memory in bytes of the server's processes; what several of them share counts once (PSS)."""
         texts = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in self.pids()]

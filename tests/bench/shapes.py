@@ -48,10 +48,11 @@ class Bench:
 
 @dataclass(frozen=True)
 class Sample:
-    """One upload, the processor time of the server, and its memory afterwards."""
+    """One upload, the processor time of the server, what it wrote from its memory, and its memory afterwards."""
 
     sent: client.Sent
     cpu: float
+    written: int
     resident: int
 
 
@@ -109,7 +110,9 @@ def _table(key: str, name: str, found: dict[str, list[Sample]], size: int) -> Ta
         column("memory", "MiB", found, lambda s: s.resident / MIB),
         column("connections", "", found, lambda s: s.sent.connections),
     ]
-    return Table(key, name, columns, to=(names.NGINX, names.TUS))
+    spliced = {line for line, samples in found.items() if max(s.written for s in samples) < size / 10}
+    notes = {line: "NOT SPLICED" for line in found if names.SPLICE in line and line not in spliced}
+    return Table(key, name, columns, to=(names.NGINX, names.TUS), notes=notes)
 
 
 def _measure(bench: Bench, lanes: dict[str, Lane], size: int, chunk: int) -> dict[str, list[Sample]]:
@@ -120,9 +123,9 @@ def _measure(bench: Bench, lanes: dict[str, Lane], size: int, chunk: int) -> dic
         # A virtual machine's host takes free pages away, and the first touch of one that it has to bring back costs
         # several times a later one. So every server first uses, and gives back, the pages that it will need.
         _send(lane, bench.source, min(size, _WARM_REQUESTS * chunk), chunk)
-        cpu = lane.peer.cpu()
+        cpu, written = lane.peer.cpu(), lane.peer.written()
         sent = client.send(lane.peer.port, lane.wire, str(bench.source), size, chunk)
-        sample = Sample(sent, lane.peer.cpu() - cpu, lane.peer.resident())
+        sample = Sample(sent, lane.peer.cpu() - cpu, lane.peer.written() - written, lane.peer.resident())
         check(lane.peer, sent.reference, bench.source, size, digest=name not in checked)
         checked.add(name)
         lane.peer.delete(sent.reference)
