@@ -13,7 +13,7 @@ import pytest
 
 from bench import client, names
 from bench.report import Report
-from bench.tables import Column, Table, interleave
+from bench.tables import OTHERS, Column, Table, interleave
 from bench.targets import judge
 
 SPLICED, PORTABLE = names.ours("gunicorn", "splice"), names.ours("gunicorn", "portable")
@@ -40,9 +40,13 @@ class TestTables:
         assert interleave("ab", 2, measure) == {"a": [3, 5], "b": [4, 6]}
         assert "".join(said) == "ababab"
 
-    @pytest.mark.parametrize(("rounds", "disturbed"), [([10, 10, 12.9], False), ([10, 10, 6.9], True)])
-    def test_a_round_far_off_is_disturbed(self, rounds, disturbed):
-        assert Column("rate", "", {"a": rounds}).disturbed("a") is disturbed
+    @pytest.mark.parametrize(
+        ("rounds", "others", "disturbed"),
+        [([10, 10, 12.9], 24, False), ([10, 10, 6.9], 24, True), ([10, 10, 10], 26, True)],
+    )
+    def test_a_round_far_off_is_disturbed_and_one_beside_others(self, rounds, others, disturbed):
+        made = Table("", "", [Column("rate", "", {"a": rounds}), Column(OTHERS, "%", {"a": [others]})])
+        assert made.disturbed("a") is disturbed
 
 
 class TestTargets:

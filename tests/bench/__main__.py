@@ -91,7 +91,7 @@ def _whole(folder: Path, source: Path, options: argparse.Namespace) -> list[Tabl
 
 def _small(folder: Path, source: Path, options: argparse.Namespace) -> list[Table]:
     with _bench(folder, source, options, small=True) as bench:
-        return [shapes.small_chunks(bench, 1000)]
+        return [shapes.small_chunks(bench, 300 if options.quick else 1000)]
 
 
 def _scale(folder: Path, source: Path, options: argparse.Namespace) -> list[Table]:

@@ -22,6 +22,7 @@ def describe(folder: Path) -> dict[str, str]:
         "processor": f"{os.cpu_count()} × {_processor()}",
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / (1 << 30):.0f} GiB",
         "kernel": f"{platform.system()} {platform.release()}",
+        "load before": f"{os.getloadavg()[0]:.1f}",
         "filesystem": _filesystem(folder),
         "python": platform.python_version(),
         **{name: version(name) for name in _PACKAGES},
@@ -31,6 +32,13 @@ def describe(folder: Path) -> dict[str, str]:
         "chromium": _first(r"([\d.]+)", ["chromium", "--version"]),
         **{name: _package(CLIENTS, name) for name in ("uppy", "resumablejs")},
     }
+
+
+def busy() -> float:
+    """Return the seconds for which the processors, all added up, have worked so far, for others as well (proc(5))."""
+    ticks = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+    user, nice, system, _idle, _waiting, interrupts, late_interrupts, stolen = ticks[:8]
+    return (user + nice + system + interrupts + late_interrupts + stolen) / os.sysconf("SC_CLK_TCK")
 
 
 def _package(folder: Path, name: str) -> str:

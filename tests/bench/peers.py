@@ -237,10 +237,9 @@ def parent(pid: int) -> int:
 
 
 def tree(pid: int) -> list[int]:
-    """Return a process and all that descend from it."""
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    children = [int(child) for thread in threads for child in (thread / "children").read_text().split()]
-    return [pid, *(below for child in children for below in tree(child))]
+    """Return a process and all that descend from it; servers fork in their main thread."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(below for child in children for below in tree(int(child)))]
 
 
 def cpu_seconds(pid: int) -> float:

@@ -10,9 +10,9 @@ from .tables import Ratio, Table
 from .targets import PATHS, SERVERS, Target, judge
 
 REMARK = """\
-Ratios are the median over the rounds, each against its neighbour, with the smallest and the largest. "disturbed": a
-round is more than 30 % off its median. The processor's time is of all processes of a server, the client's of the client.
-Memory is that of all processes after an upload; what they share counts once.
+Ratios are the median over the rounds, each against its neighbour, with the smallest and the largest.
+"disturbed": a round is more than 30 % off its median, or others took more than 25 % of the processors' time.
+The processor's time is that of all processes of a server. Memory is theirs after an upload; what they share counts once.
 Ours forces every finished file to the disk before it says so, within its last answer; the others never do."""
 
 
@@ -68,7 +68,7 @@ def _cells(table: Table) -> list[list[str]]:
     ]
     for line in table.lines:
         figures = [_number(column.median(line)) if line in column.rounds else "" for column in table.columns]
-        remarks = ["disturbed" if first.disturbed(line) else "", table.notes.get(line, "")]
+        remarks = ["disturbed" if table.disturbed(line) else "", table.notes.get(line, "")]
         compared = [_ratio(ratio) for ratio in table.ratios(line).values()]
         cells.append([line, figures[0], *compared, *figures[1:], ", ".join(filter(None, remarks))])
     return cells

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import client, names
+from . import client, machine, names
 from .names import GIB, KIB, MIB
 from .peers import Peer, Wire
-from .tables import Column, Table, column, interleave
+from .tables import OTHERS, Column, Table, column, interleave
 
 CHUNK = 8 * MIB
 STREAMS = 4
@@ -54,6 +55,13 @@ class Sample:
     cpu: float
     written: int
     resident: int
+    busy: float
+    """Seconds for which the processors worked meanwhile, for whomever."""
+
+    @property
+    def others(self) -> float:
+        """Return what others took of the processors' time, as a fraction."""
+        return (self.busy - self.cpu - self.sent.cpu) / self.sent.seconds / os.cpu_count()
 
 
 def big_chunks(bench: Bench, size: int, *, all_wires: bool) -> Table:
@@ -71,17 +79,14 @@ def one_request(bench: Bench, size: int) -> Table:
 def small_chunks(bench: Bench, count: int) -> Table:
     """Measure one upload in chunks of 4 KiB."""
     found = _measure(bench, bench.lanes(), count * 4 * KIB, 4 * KIB)
-    return Table(
-        names.SMALL,
-        f"{count} chunks of 4 KiB",
-        [
-            column("rate", "chunks/s", found, lambda s: count / s.sent.seconds),
-            column("processor", "µs", found, lambda s: 1e6 * s.cpu / count),
-            column("client's", "µs", found, lambda s: 1e6 * s.sent.cpu / count),
-            column("connections", "", found, lambda s: s.sent.connections),
-        ],
-        to=(names.NGINX, names.TUS),
-    )
+    columns = [
+        column("rate", "chunks/s", found, lambda s: count / s.sent.seconds),
+        column("processor", "µs", found, lambda s: 1e6 * s.cpu / count),
+        column("client's", "µs", found, lambda s: 1e6 * s.sent.cpu / count),
+        column("connections", "", found, lambda s: s.sent.connections),
+        column(OTHERS, "%", found, lambda s: 100 * s.others),
+    ]
+    return Table(names.SMALL, f"{count} chunks of 4 KiB", columns, to=(names.NGINX, names.TUS))
 
 
 def memory(peers: Iterable[Peer], source: Path, size: int) -> Table:
@@ -109,6 +114,7 @@ def _table(key: str, name: str, found: dict[str, list[Sample]], size: int) -> Ta
         column("last answer", "ms", found, lambda s: 1000 * s.sent.last),
         column("memory", "MiB", found, lambda s: s.resident / MIB),
         column("connections", "", found, lambda s: s.sent.connections),
+        column(OTHERS, "%", found, lambda s: 100 * s.others),
     ]
     spliced = {line for line, samples in found.items() if max(s.written for s in samples) < size / 10}
     notes = {line: "NOT SPLICED" for line in found if names.SPLICE in line and line not in spliced}
@@ -123,9 +129,10 @@ def _measure(bench: Bench, lanes: dict[str, Lane], size: int, chunk: int) -> dic
         # A virtual machine's host takes free pages away, and the first touch of one that it has to bring back costs
         # several times a later one. So every server first uses, and gives back, the pages that it will need.
         _send(lane, bench.source, min(size, _WARM_REQUESTS * chunk), chunk)
-        cpu, written = lane.peer.cpu(), lane.peer.written()
+        cpu, written, busy = lane.peer.cpu(), lane.peer.written(), machine.busy()
         sent = client.send(lane.peer.port, lane.wire, str(bench.source), size, chunk)
-        sample = Sample(sent, lane.peer.cpu() - cpu, lane.peer.written() - written, lane.peer.resident())
+        busy = machine.busy() - busy
+        sample = Sample(sent, lane.peer.cpu() - cpu, lane.peer.written() - written, lane.peer.resident(), busy)
         check(lane.peer, sent.reference, bench.source, size, digest=name not in checked)
         checked.add(name)
         lane.peer.delete(sent.reference)

@@ -8,6 +8,9 @@ from statistics import median
 from typing import Any, NamedTuple, TypeVar
 
 DISTURBED = 0.3
+OTHERS = "others"
+"""The column with what others took of the processors' time, in percent."""
+MOST_OF_OTHERS = 25
 
 K = TypeVar("K")
 S = TypeVar("S")
@@ -42,9 +45,6 @@ class Column:
         middle = self.median(line) or 1
         return max(abs(value / middle - 1) for value in self.rounds[line])
 
-    def disturbed(self, line: str) -> bool:
-        return self.spread(line) > DISTURBED
-
 
 @dataclass
 class Table:
@@ -74,6 +74,11 @@ class Table:
         found = {f"{self.ours} to it": first.ratio(self.ours, line)} if self.ours in first.rounds else {}
         return found | {f"to {other}": first.ratio(line, other) for other in self.to if other in first.rounds}
 
+    def disturbed(self, line: str) -> bool:
+        """Say whether a round is far off, or others were at work."""
+        others = [column.median(line) for column in self.columns if column.name == OTHERS]
+        return self.columns[0].spread(line) > DISTURBED or any(share > MOST_OF_OTHERS for share in others)
+
     def as_json(self) -> dict[str, Any]:
         return {"key": self.key, "name": self.name, "lines": {line: self._line(line) for line in self.lines}}
 
@@ -85,7 +90,7 @@ class Table:
             if line in column.rounds
         }
         ratios = {name: ratio._asdict() for name, ratio in self.ratios(line).items()}
-        about = {"spread": first.spread(line), "disturbed": first.disturbed(line), "note": self.notes.get(line, "")}
+        about = {"spread": first.spread(line), "disturbed": self.disturbed(line), "note": self.notes.get(line, "")}
         return {"figures": figures, "ratios": ratios, **about}
 
 
