@@ -114,7 +114,7 @@ def _narrow(folder: Path, source: Path, options: argparse.Namespace) -> list[Tab
 
 def _transfers(folder: Path, source: Path, options: argparse.Namespace) -> list[Table]:
     file = folder / "transferred"
-    _write_source(file, (64 if options.quick else 512) * MIB)
+    _write_source(file, (128 if options.quick else 512) * MIB)
     return transfers.measure(folder, file, options.rounds)
 
 
