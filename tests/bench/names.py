@@ -16,6 +16,7 @@ SEND, GET, CURL, RCLONE, TUSPY = "send", "get", "curl", "rclone", "tuspy, 8 MiB"
 SYNCED = "curl, then sync"
 """Ours forces a fetched file to the disk before it has its name; the others do not by themselves."""
 
+BIG = "big"
 SMALL, MEMORY, NUMBERS, FINISH, BROWSER, NARROW = "small", "memory", "numbers", "finish", "browser", "narrow"
 
 
@@ -26,7 +27,7 @@ def ours(server: str, path: str) -> str:
 
 def big(size: int) -> str:
     """Return the key of the table of an upload of `size` bytes in big chunks."""
-    return f"big {size}"
+    return f"{BIG} {size}"
 
 
 def whole(size: int) -> str:

@@ -18,7 +18,7 @@ class Ours(Peer):
     """The host application of the tests, with owners, authorisation, quota and locks."""
 
     wire = staticmethod(client.chunk_protocol)
-    whole = _TUS
+    whole = staticmethod(_TUS)
     others = (("tus", _TUS),)
     app = "host:app()"
     portable = False
@@ -54,12 +54,9 @@ class Gunicorn(Ours):
 
     name = names.ours(names.GUNICORN, names.SPLICE)
     how = "gunicorn, class gthread, 2 workers of 4 threads"
-    options: tuple[str, ...] = ()
 
     def __enter__(self) -> Peer:
-        self._server = servers.Gunicorn(
-            self.uploads, workers=2, threads=4, app=self.app, options=self.options, **self.config
-        )
+        self._server = servers.Gunicorn(self.uploads, workers=2, threads=4, app=self.app, **self.config)
         self._server.start()
         self.port = self._server.port
         return self

@@ -55,7 +55,7 @@ def _of_servers(tables: Tables) -> Iterator[Target]:
 def _server_limits(
     tables: Tables,
 ) -> Iterator[tuple[str, str, dict[str, float], Callable[[Tables, str], float]]]:
-    for key in [key for key in tables if key.startswith(names.big(0)[:-1])]:
+    for key in [key for key in tables if key.startswith(names.BIG)]:
         name = tables[key].name
         yield f"{name}, to nginx", AT_LEAST, {PORTABLE: 0.6, SPLICE: 1}, _to(key, NGINX)
         yield f"{name}, to @tus/server", AT_LEAST, {PORTABLE: 2, SPLICE: 3.5}, _to(key, TUS)
