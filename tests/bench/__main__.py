@@ -7,6 +7,8 @@ import contextlib
 import json
 import random
 import shutil
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -30,6 +32,8 @@ OF_SMALL_CHUNKS: list[type[Peer]] = [KeptUwsgi]
 
 def main() -> None:
     options = _options()
+    # So that what was started is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     install_node_packages()
     options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="run-", dir=options.folder) as name:
