@@ -4,12 +4,33 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from flask import Flask
 from playwright.sync_api import Browser
+from werkzeug.routing import Rule
 
 from chromium import launch
 from host import make_app
 from ledgers import FakeClock, Postgres, postgres
 from servers import Gunicorn
+
+
+class LateRule(Rule):
+    """A rule that compiles what builds its URLs each time that one is built.
+
+    Werkzeug does it for every rule of an application, which takes half of the time of making one; the tests make
+    thousands, and few of them build a URL.
+    """
+
+    def _compile_builder(self, append_unknown: bool = True):
+        compile_now = super()._compile_builder
+
+        def build(rule: Rule, **values: object) -> tuple[str, str]:
+            return compile_now(append_unknown)(rule, **values)
+
+        return build
+
+
+Flask.url_rule_class = LateRule
 
 
 @pytest.fixture

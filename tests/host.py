@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -44,7 +45,9 @@ def make_app(**config: object) -> Flask:
     return app
 
 
+@functools.cache
 def make_actions() -> uh.Actions:
+    """Return the actions of all hosts: they know nothing of the application, and their classes are made only once."""
     actions = uh.Actions("survey", __name__, url_prefix="/_")
 
     @actions.api("surveyUpload")
