@@ -16,7 +16,7 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -169,7 +169,7 @@ class Disk:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._contents: dict[int, list[bytes]] = {}
-        self._names: list[dict[Path, int]] = []
+        self._names: list[dict[str, int]] = []
         # Kept open, so that the system gives no number to a second file.
         self._files: dict[int, int] = {}
         self.calls: list[tuple[str, str]] = []
@@ -231,15 +231,26 @@ class Disk:
 
     def _note_names(self) -> None:
         names = {}
-        for path in sorted(self._root.rglob("*")):
-            number = path.stat().st_ino
-            names[path.relative_to(self._root)] = 0 if path.is_dir() else number
-            if path.is_file() and number not in self._files:
-                self._files[number] = self._real_open(path, os.O_RDONLY)
+        for folder, entry in self._entries(""):
+            number = entry.inode()
+            names[folder + entry.name] = 0 if entry.is_dir() else number
+            if entry.is_file() and number not in self._files:
+                self._files[number] = self._real_open(entry.path, os.O_RDONLY)
                 self._contents[number] = [b""]
         self._names.append(names)
         for number in self._files:
             self._note_content(number)
+
+    def _entries(self, folder: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        """Yield all that is in a folder and below it, each with the name of its own folder, in order of their names.
+
+        It is asked for after each call; pathlib takes several times as long.
+        """
+        with suppress(FileNotFoundError), os.scandir(self._root / folder) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                yield folder, entry
+                if entry.is_dir(follow_symlinks=False):
+                    yield from self._entries(f"{folder}{entry.name}/")
 
     def _note_content(self, number: int) -> None:
         descriptor = self._files.get(number)
