@@ -23,7 +23,7 @@ soak: $(VENV)/.test
 	$(BIN)/pytest -m soak $(ARGS)
 
 bench: $(VENV)/.bench
-	sh tests/setup-system nginx node npm curl rclone
+	sh tests/setup-system nginx node npm chromium curl rclone
 	$(BIN)/python -m tests.bench $(ARGS)
 
 lint: $(VENV)/.test
@@ -42,7 +42,7 @@ $(VENV)/.demo: setup.cfg pyproject.toml
 	touch $@
 
 $(VENV)/.test: setup.cfg pyproject.toml tests/setup-system tests/node/package.json
-	sh tests/setup-system python-venv node npm chromium nginx postgresql dbus-daemon
+	sh tests/setup-system python-venv node npm chromium-headless-shell nginx postgresql dbus-daemon
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable '.[test]'
 	cd tests/node && npm install --silent --no-audit --no-fund

@@ -28,10 +28,15 @@ SWITCHES = [
 PATIENCE = 20_000
 
 
+def _program() -> str | None:
+    """Return the lighter one of those that are there: the same engine without what people see around the page."""
+    return shutil.which("chromium-headless-shell") or shutil.which("chromium")
+
+
 @contextmanager
 def launch(*switches: str) -> Iterator[Browser]:
     """Start chromium, with further switches perhaps, and end it with the block."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=[*SWITCHES, *switches])
+        browser = playwright.chromium.launch(executable_path=_program(), args=[*SWITCHES, *switches])
         yield browser
         browser.close()
