@@ -723,11 +723,21 @@ def test_pauses_grow_and_all_files_keep_them(page, server, tmp_path):
     wire = Line(page)
     wire.answer(10_000, **refusal(503))
     page.route("**/uploads?identifier=*", lambda route: route.fulfill(**refusal(503)))
+    page.evaluate("""() => {
+        [window.seen, window.underWay] = [new Set(), 0];
+        const { send } = XMLHttpRequest.prototype;
+        XMLHttpRequest.prototype.send = function (...given) {
+            underWay++;
+            this.addEventListener("loadend", () => underWay--);
+            send.apply(this, given);
+        };
+    }""")
     pick(page, *(make_file(tmp_path, CHUNK, f"{number}.bin") for number in range(20)))
     pauses: list[float] = []
-    # Of errors that were not there before.
-    page.evaluate("window.seen = new Set()")
+    # Of errors that were not there before, once nothing is under way: requests fail one by one, and count together.
     fresh = """() => {
+        const busy = ["checking", "uploading", "finishing"];
+        if (underWay || uploader.items.some(item => busy.includes(item.state))) return 0;
         const errors = uploader.items.map(item => item.error).filter(error => error?.retryAfter && !seen.has(error));
         for (const error of errors) seen.add(error);
         return Math.max(0, ...errors.map(error => error.retryAfter));
