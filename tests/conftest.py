@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,12 @@ class LateRule(Rule):
 
 
 Flask.url_rule_class = LateRule
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector of garbage pass over ten thousand tests: they stay until the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

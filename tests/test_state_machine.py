@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from faults import other_boot
+from faults import memory_folder, other_boot
 from host import make_app
 from hostile import as_form, as_json, as_msgpack, as_raw, decoded
 from strategies import files
@@ -164,7 +164,9 @@ class Uploads(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.temporary = Path(tempfile.mkdtemp(prefix="uploads-"))
+        self.stack = ExitStack()
+        fallback = self.stack.enter_context(tempfile.TemporaryDirectory(prefix="uploads-"))
+        self.temporary = self.stack.enter_context(memory_folder(Path(fallback)))
         self.folder = self.temporary / "uploads"
         self.alive: list[Model] = []
         self.gone: list[Model] = []
@@ -195,7 +197,7 @@ class Uploads(RuleBasedStateMachine):
             writer.__exit__()
         for boot in reversed(self.boots):
             boot.__exit__(None, None, None)
-        shutil.rmtree(self.temporary)
+        self.stack.close()
 
     # -- sending chunks
 
