@@ -135,6 +135,46 @@ def die_at(number: int, operation: Callable[[], object], *, torn: bool = False) 
     return False
 
 
+class _Death(BaseException):
+    """What a call raises that is never made because the process is dead by then."""
+
+
+def dies_at(number: int, operation: Callable[[], object]) -> bool:
+    """Do an operation that stops right before its changing call `number`, and say whether it did.
+
+    No call is made from there on, so that whatever cleans up has no more effect than in a process that is killed. A
+    real one, as in ``die_at``, takes a hundred times as long.
+    """
+    left = number
+    real = {
+        (module, name): getattr(module, name)
+        for module, name in [*((os, name) for name in CHANGING), (room, "reserve")]
+    }
+
+    def wrap(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            nonlocal left
+            if name == "open" and not args[1] & os.O_CREAT:
+                return call(*args, **kwargs)
+            if left <= 0:
+                left = -1
+                raise _Death
+            left -= 1
+            return call(*args, **kwargs)
+
+        return wrapped
+
+    try:
+        for (module, name), call in real.items():
+            setattr(module, name, wrap(name, call))
+        with suppress(_Death):
+            operation()
+    finally:
+        for (module, name), call in real.items():
+            setattr(module, name, call)
+    return left < 0
+
+
 def counting_app() -> Flask:
     """Return the host for gunicorn; each `upload_finished` adds a line to the file that FINISHED_LOG names."""
     app = plain_app()

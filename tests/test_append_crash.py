@@ -21,12 +21,12 @@ import pytest
 
 import faults
 from appended import Service, age, check_index, check_nothing_left, cut_piece, piece
-from faults import Disk, die_at, memory_folder, other_boot
+from faults import Disk, die_at, dies_at, memory_folder, other_boot
 from servers import wait_until
 from upload_helper import BodyCutError, ChecksumMismatchError, Error, NotFoundError
 from upload_helper.errors import LengthMismatchError, OffsetMismatchError, SupersededError
 from upload_helper.service import NewUpload
-from upload_helper.stores import local, room, table
+from upload_helper.stores import local, table
 from upload_helper.upload import UNKNOWN_SIZE, State
 
 DATA = random.Random(31).randbytes(40_011)
@@ -59,46 +59,6 @@ def rounds(tmp_path: Path) -> Iterator[tuple[int, Path]]:
 
 
 # Killed
-
-
-class Death(BaseException):
-    """What a call raises that is never made because the process is dead by then."""
-
-
-def dies_at(number: int, operation: Callable[[], object]) -> bool:
-    """Do an operation that stops right before its changing call `number`, and say whether it did.
-
-    No call is made from there on, so that whatever cleans up has no more effect than in a process that is killed. A
-    real one, as in ``die_at``, takes a hundred times as long.
-    """
-    left = number
-    real = {
-        (module, name): getattr(module, name)
-        for module, name in [*((os, name) for name in faults.CHANGING), (room, "reserve")]
-    }
-
-    def wrap(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            nonlocal left
-            if name == "open" and not args[1] & os.O_CREAT:
-                return call(*args, **kwargs)
-            if left <= 0:
-                left = -1
-                raise Death
-            left -= 1
-            return call(*args, **kwargs)
-
-        return wrapped
-
-    try:
-        for (module, name), call in real.items():
-            setattr(module, name, wrap(name, call))
-        with suppress(Death):
-            operation()
-    finally:
-        for (module, name), call in real.items():
-            setattr(module, name, call)
-    return left < 0
 
 
 @dataclass

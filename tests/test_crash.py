@@ -13,13 +13,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
-from faults import ChunkClient, ask, complete, config, die_at, memory_folder, missing_numbers, put, record
+from faults import ChunkClient, ask, complete, config, die_at, dies_at, memory_folder, missing_numbers, put, record
 from servers import Gunicorn, wait_until
 from upload_helper import ChecksumMismatchError, NotFoundError
 from upload_helper.stores import LocalStore, local
@@ -145,11 +146,12 @@ def rounds(tmp_path: Path) -> Any:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-@pytest.mark.parametrize("torn", [False, True], ids=["before", "within"])
-def test_death_at_any_call_while_writing_and_finishing(tmp_path, monkeypatch, case, torn):
+@pytest.mark.parametrize("die", [dies_at, partial(die_at, torn=True)], ids=["before", "within"])
+def test_death_at_any_call_while_writing_and_finishing(tmp_path, monkeypatch, case, die):
+    """Really killed at every call and within the long writes; right before those, it is enough to feign it."""
     for number, folder in rounds(tmp_path):
         store, upload = begin(folder, case)
-        died = die_at(number, lambda s=store, u=upload: case.operate(s, u, case.parts), torn=torn)
+        died = die(number, lambda s=store, u=upload: case.operate(s, u, case.parts))
         check_upload(folder, upload, case.parts, case.before)
         check_finished(folder, upload)
         LocalStore(config(folder)).delete(upload.uid)
