@@ -16,7 +16,7 @@ from pathlib import Path
 
 from . import browser, machine, scale, shapes, transfers
 from .names import GIB, MIB
-from .ours import Gunicorn, KeptUwsgi, PortableGunicorn, PortableUwsgi, Uwsgi
+from .ours import Gunicorn, KeptUwsgi, PortableGunicorn, PortableUwsgi, UnforcedGunicorn, Uwsgi
 from .peers import Nginx, Peer, ResumableUpload, Tus, TusPyServer, install_node_packages
 from .report import Report
 from .shapes import Bench
@@ -24,7 +24,7 @@ from .tables import Table
 
 BUILD = Path(__file__).parents[2] / "build"
 SERVERS: list[type[Peer]] = [
-    Gunicorn, PortableGunicorn, Uwsgi, PortableUwsgi, KeptUwsgi, Nginx, Tus, TusPyServer, ResumableUpload,
+    Gunicorn, PortableGunicorn, UnforcedGunicorn, Uwsgi, PortableUwsgi, KeptUwsgi, Nginx, Tus, TusPyServer, ResumableUpload,
 ]  # fmt: skip
 OF_SMALL_CHUNKS: list[type[Peer]] = [KeptUwsgi]
 """Those that differ from the others with small chunks only."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 SPLICE, PORTABLE = "splice", "portable"
+UNFORCED = "splice, unforced"
+"""With nothing forced to the disk, as the others are."""
 GUNICORN, UWSGI = "gunicorn", "uWSGI"
 NGINX, TUS = "nginx", "@tus/server"
 

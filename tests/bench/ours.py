@@ -22,6 +22,7 @@ class Ours(Peer):
     others = (("tus", _TUS),)
     app = "host:app()"
     portable = False
+    forced = True
     _server: servers.Gunicorn | servers.Uwsgi
 
     def __init__(self, folder: Path) -> None:
@@ -31,7 +32,8 @@ class Ours(Peer):
     @property
     def config(self) -> dict[str, object]:
         """Return the settings that are not the usual ones."""
-        return {"UPLOAD_HELPER_SPLICE_FROM": None} if self.portable else {}
+        portable = {"UPLOAD_HELPER_SPLICE_FROM": None} if self.portable else {}
+        return portable if self.forced else {**portable, "UPLOAD_HELPER_DURABILITY": "none"}
 
     def __exit__(self, *exc_info: object) -> None:
         self._server.__exit__(*exc_info)
@@ -68,6 +70,14 @@ class PortableGunicorn(Gunicorn):
     name = names.ours(names.GUNICORN, names.PORTABLE)
     how = "the same, UPLOAD_HELPER_SPLICE_FROM = None"
     portable = True
+
+
+class UnforcedGunicorn(Gunicorn):
+    """The same with nothing forced to the disk, for a comparison of like with like."""
+
+    name = names.ours(names.GUNICORN, names.UNFORCED)
+    how = "the same with splice, UPLOAD_HELPER_DURABILITY = none"
+    forced = False
 
 
 class Uwsgi(Ours):

@@ -13,7 +13,8 @@ REMARK = """\
 Ratios are the median over the rounds, each against its neighbour, with the smallest and the largest.
 "disturbed": a round is more than 30 % off its median, or others took more than 25 % of the processors' time.
 The processor's time is that of all processes of a server. Memory is theirs after an upload; what they share counts once.
-Ours forces every finished file to the disk before it says so, within its last answer; the others never do."""
+Ours forces every finished file to the disk before it says so, within its last answer; the others never do,
+and "unforced" does not either."""
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from . import names
-from .names import CURL, GIB, GUNICORN, MIB, NGINX, PORTABLE, SPLICE, SYNCED, TUS, UWSGI
+from .names import CURL, GIB, GUNICORN, MIB, NGINX, PORTABLE, SPLICE, SYNCED, TUS, UNFORCED, UWSGI
 from .tables import Table
 
 Tables = dict[str, Table]
 Figure = Callable[[Tables], float]
 
 AT_LEAST, AT_MOST = "≥", "≤"
-SERVERS, PATHS = (GUNICORN, UWSGI), (PORTABLE, SPLICE)
+SERVERS, PATHS = (GUNICORN, UWSGI), (PORTABLE, SPLICE, UNFORCED)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def _of_servers(tables: Tables) -> Iterator[Target]:
             for server in SERVERS:
                 with suppress(KeyError):
                     value = figure(tables, names.ours(server, path))
-                    yield Target(text, sign, limits[path], value, server, path)
+                    yield Target(text, sign, limits.get(path, limits[SPLICE]), value, server, path)
 
 
 def _server_limits(
