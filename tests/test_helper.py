@@ -532,7 +532,7 @@ def test_signals_tell_of_every_upload_once(heard, app, client, helper):
 
 
 def test_upload_that_several_finish_at_once_is_reported_once(heard, app, client, helper, monkeypatch):
-    def killed(self: LocalStore, uid: str) -> None:
+    def killed(self: LocalStore, uid: str, **_: object) -> None:
         raise uh.IncompleteError("as if the server had been killed before it could finish")
 
     with monkeypatch.context() as patch:

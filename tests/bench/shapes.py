@@ -126,6 +126,8 @@ def _measure(bench: Bench, lanes: dict[str, Lane], size: int, chunk: int) -> dic
 
     def one(name: str) -> Sample:
         lane = lanes[name]
+        # What the one before has left for the system to write must not be waited for by this one.
+        os.sync()
         # A virtual machine's host takes free pages away, and the first touch of one that it has to bring back costs
         # several times a later one. So every server first uses, and gives back, the pages that it will need.
         _send(lane, bench.source, min(size, _WARM_REQUESTS * chunk), chunk)
