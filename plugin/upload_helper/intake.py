@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import chain
@@ -283,15 +283,15 @@ def _merged(query: dict[str, str], form: dict[str, str]) -> dict[str, str]:
     return {**query, **form}
 
 
-def _single(values: Mapping[str, Any], names: Iterable[str] | None = None) -> dict[str, str]:
+def _single(values: Mapping[str, Any], names: Container[str] | None = None) -> dict[str, str]:
     """Return a multi-dictionary, or those `names` of it, as a plain one.
 
     Raises InvalidRequestError for a field with two values.
     """
     single: dict[str, str] = {}
-    for name in values if names is None else values.keys() & set(names):
-        first, *others = values.getlist(name)  # type: ignore[attr-defined]
-        if others and {*others} != {first}:
-            raise InvalidRequestError(f"The field {shown(name)} is there twice, with different values.")
-        single[name] = first
+    for name, found in values.lists():  # type: ignore[attr-defined]
+        if names is None or name in names:
+            single[name] = found[0]
+            if len(found) > 1 and len(set(found)) > 1:
+                raise InvalidRequestError(f"The field {shown(name)} is there twice, with different values.")
     return single

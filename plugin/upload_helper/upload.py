@@ -111,7 +111,7 @@ def display_name(raw: str) -> str:
     Keeps the last part of a path in either notation and letters of every language, composed (NFC). Takes out control
     characters and marks that reorder text. Raises InvalidRequestError for a name of more than 255 bytes in UTF-8.
     """
-    name = re.split(r"[/\\]", raw)[-1]
+    name = raw.replace("\\", "/").rpartition("/")[2]
     # Composing takes quadratic time in a run of marks, so what is far too long is refused before.
     if len(name) > 4 * LONGEST_NAME:
         raise InvalidRequestError(f"fileName has {len(name)} characters; {LONGEST_NAME} bytes in UTF-8 are allowed.")

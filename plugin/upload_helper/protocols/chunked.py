@@ -91,9 +91,9 @@ class ChunkRequest:
     def parcels(self) -> Iterator[Block]:
         """Yield the content as ``blocks`` does, or in a pipe if that is how it comes."""
         if "content" in self.__dict__:
-            yield self.content
-        else:
-            yield from self.__dict__["_blocks"]
+            return iter((self.content,))
+        blocks: Iterator[Block] = self.__dict__["_blocks"]
+        return blocks
 
     def check(self) -> None:
         """Raise InvalidRequestError for values that no upload can have."""

@@ -33,9 +33,10 @@ def verified(blocks: Iterable[Block], checksum: str, what: str) -> Iterator[Bloc
 
     `checksum` is ``<algorithm>:<hex>``, or empty for none; `what` names the blocks in the error.
     """
-    if not checksum:
-        yield from blocks
-        return
+    return _verified(blocks, checksum, what) if checksum else iter(blocks)
+
+
+def _verified(blocks: Iterable[Block], checksum: str, what: str) -> Iterator[Block]:
     algorithm, _, declared = checksum.partition(":")
     digest = hashlib.new(algorithm, usedforsecurity=False)
     for block in map(in_memory, blocks):

@@ -138,16 +138,17 @@ class ChunkUploads(Uploads):
 
     def _write(self, record: Record, chunk: ChunkRequest, length: int | None) -> bool:
         with self._store.writer(record, chunk.chunkNumber, length) as writer:
-            for block in verified(self._limited(chunk, length), chunk.checksum, f"Chunk {chunk.chunkNumber}"):
+            blocks = chunk.parcels() if length is not None else self._limited(chunk)
+            for block in verified(blocks, chunk.checksum, f"Chunk {chunk.chunkNumber}"):
                 writer.write(block)
             return writer.commit()
 
-    def _limited(self, chunk: ChunkRequest, length: int | None) -> Iterator[Block]:
-        """Yield the blocks of a chunk; one that did not tell its length is cut off at the limit."""
+    def _limited(self, chunk: ChunkRequest) -> Iterator[Block]:
+        """Yield the blocks of a chunk that did not tell its length; it is cut off at the limit."""
         taken = 0
         for block in chunk.parcels():
             taken += len(block)
-            if length is None and taken > self.config.max_chunk_size:
+            if taken > self.config.max_chunk_size:
                 raise TooLargeError(
                     f"The chunk is over the limit of {self.config.max_chunk_size} bytes for a chunk"
                     " (UPLOAD_HELPER_MAX_CHUNK_SIZE)."
