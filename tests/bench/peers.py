@@ -47,7 +47,7 @@ http {{
 
 
 class Peer:
-    """A server: started by ``with``, killed at its end."""
+    """A server: started by ``with``, in a session of its own, which the kernel schedules by, and ended with the block."""
 
     name: str
     how: str
@@ -123,7 +123,8 @@ class Nginx(Peer):
         about = {"modules": self.modules, "methods": self.methods, "user": user, "run": self.folder}
         conf.write_text(_NGINX.format(**about, files=self._files, port=self.port))
         self._process = subprocess.Popen(
-            [nginx_program(), "-p", str(self.folder), "-c", str(conf), "-e", str(self.folder / "error.log")]
+            [nginx_program(), "-p", str(self.folder), "-c", str(conf), "-e", str(self.folder / "error.log")],
+            start_new_session=True,
         )
         servers.wait_until(lambda: accepts(self.port), what="nginx")
         return self
@@ -157,7 +158,7 @@ class Tus(TusServer):
 
     def __enter__(self) -> Peer:
         command = ["node", str(NODE / "server.js"), str(self.folder)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
         self.port = int(self._process.stdout.readline())
         return self
 
@@ -207,6 +208,7 @@ def start(log: Path, command: Sequence[str], **environment: str) -> subprocess.P
         return subprocess.Popen(
             [sys.executable, "-m", *command],
             env={**os.environ, "PYTHONPATH": path, **environment}, stdout=file, stderr=file, text=True,
+            start_new_session=True,
         )  # fmt: skip
 
 

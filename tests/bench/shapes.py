@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -152,7 +153,9 @@ def _peak(peer: Peer, source: Path, size: int) -> int:
     """Return the most private memory in bytes that was seen while several processes uploaded."""
     peak = 0
     job = (peer.port, peer.wire, str(source), size, CHUNK)
-    with multiprocessing.get_context("fork").Pool(STREAMS) as pool:
+    # The pool ends its processes by a signal, which is not theirs to catch.
+    unhandled = (signal.SIGTERM, signal.SIG_DFL)
+    with multiprocessing.get_context("fork").Pool(STREAMS, signal.signal, unhandled) as pool:
         sending = pool.starmap_async(client.send, [job] * STREAMS, chunksize=1)
         while not sending.ready():
             peak = max(peak, peer.private())
