@@ -18,6 +18,9 @@ SEND, GET, CURL, RCLONE, TUSPY = "send", "get", "curl", "rclone", "tuspy, 8 MiB"
 SYNCED = "curl, then sync"
 """Ours forces a fetched file to the disk before it has its name; the others do not by themselves."""
 
+KEPT = "ours, uWSGI with http11-socket"
+"""The one of ours on uWSGI that keeps connections, which is what small chunks need."""
+
 BIG = "big"
 SMALL, MEMORY, NUMBERS, FINISH, BROWSER, NARROW = "small", "memory", "numbers", "finish", "browser", "narrow"
 

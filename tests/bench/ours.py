@@ -109,6 +109,6 @@ class PortableUwsgi(Uwsgi):
 class KeptUwsgi(Uwsgi):
     """The same, with connections that are kept."""
 
-    name = f"ours, {names.UWSGI} with http11-socket"
+    name = names.KEPT
     how = "the same, http11-socket; it keeps connections, and a thread for each of them"
     kind = "http11-socket"

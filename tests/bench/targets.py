@@ -68,7 +68,13 @@ def _server_limits(
 
 
 def _of_the_rest(tables: Tables) -> Iterator[Target]:
-    for text, sign, limit, figure in (*_of_scale(tables), *_of_browsers(), *_of_transfers()):
+    kept = (
+        "chunks of 4 KiB, on uWSGI with http11-socket, to @tus/server",
+        AT_LEAST,
+        3,
+        _ratio(names.SMALL, names.KEPT, TUS),
+    )
+    for text, sign, limit, figure in (kept, *_of_scale(tables), *_of_browsers(), *_of_transfers()):
         with suppress(KeyError):
             yield Target(text, sign, limit, figure(tables))
 
